@@ -1,0 +1,80 @@
+# Everything happens in a virtual environment in the checkout, made on first use; see CONTRIBUTING.md.
+#   PYTHON  the interpreter it is made with           make test PYTHON=python3.12
+#   VENV    where it is                               make test VENV=.venv-3.12
+#   ARGS    further arguments of the command run      make test ARGS="-k softmax"
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+python := $(VENV)/bin/python
+pip    := $(python) -m pip --quiet
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help build demo test bench lint peers clean distclean data FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       train on Fashion-MNIST; the model and its pictures are written to demo/"
+	@echo "make test       run the tests"
+	@echo "make bench      measure every kernel against NumPy and whatever else is installed"
+	@echo "make lint       check style, types and the stub of the compiled module"
+	@echo "make build      compile the kernels and install the package in place"
+	@echo "make peers      install SciPy, scikit-learn, PyTorch and JAX, for make bench"
+	@echo "make clean      remove what was built, measured and trained; distclean: $(VENV) too"
+
+demo: $(VENV)/.built data
+	$(python) -m softmax_ext train --epochs 10 --batch-size 256 --learning-rate 0.1 \
+	    --out demo/model.npz --report demo/report $(ARGS)
+
+test: $(VENV)/.test-tools data
+	$(python) -m pytest --quiet $(ARGS)
+
+bench: $(VENV)/.test-tools data
+	$(python) bench/table.py $(ARGS)
+
+lint: $(VENV)/.lint-tools
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(python) -m mypy.stubtest softmax_ext._kernels
+	tools/check_committed.sh
+
+build: $(VENV)/.built
+
+peers: $(VENV)/.built
+	$(pip) install --no-build-isolation --editable '.[cli,peers]'
+
+data: $(VENV)/.built
+	@tools/get_data.sh $(python)
+
+clean:
+	rm -rf build dist *.egg-info demo bench/results
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f softmax_ext/*.so $(VENV)/.built
+	find softmax_ext tests bench -name __pycache__ -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# What is installed in the environment, one stamp each: the package in place with what the command
+# line needs, then what the tests need, then what lint needs.
+
+$(VENV)/.made: FORCE
+	@tools/make_venv.sh '$(PYTHON)' '$(VENV)'
+
+$(VENV)/.built: $(VENV)/.made pyproject.toml setup.py \
+    $(wildcard src/*.c src/*.h src/*.inc softmax_ext/*.pyx softmax_ext/*.pxd)
+	$(pip) install 'pip>=25.1'
+	$(pip) install --group build
+	PYTHONWARNINGS='ignore:Editable installation' \
+	    $(pip) install --no-build-isolation --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.test-tools: $(VENV)/.built
+	$(pip) install --group test
+	@touch $@
+
+$(VENV)/.lint-tools: $(VENV)/.built
+	$(pip) install --group lint
+	@touch $@

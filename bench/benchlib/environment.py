@@ -1,0 +1,109 @@
+"""What a measurement was made on and with; the header of every table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import softmax_ext
+from benchlib.ceiling import compiler
+from benchlib.contenders import isas
+
+#: Distributions named in the header, where installed.
+PACKAGES = ("scipy", "scikit-learn", "torch", "jax", "jaxlib", "threadpoolctl")
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine, the compiler and every version that matters."""
+    able, unable = isas()
+    return {
+        "CPU": _cpu_model(),
+        "CPUs": os.cpu_count(),
+        "caches": _caches(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "compiler": _compiler_version(),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "softmax_ext": getattr(softmax_ext, "__version__", None) or _version("softmax-ext"),
+        "instruction sets": ", ".join(able) or "none: the kernels are not built",
+        "not runnable here": ", ".join(unable) or "none",
+        "NumPy": f"{np.__version__} with {_blas()}",
+        **{package: _version(package) or "not installed" for package in PACKAGES},
+    }
+
+
+def lines(environment: dict[str, Any]) -> list[str]:
+    """Return the description as lines of text, names padded to one width."""
+    flat: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        if isinstance(value, dict):
+            flat += [(f"{name}: {key}", inner) for key, inner in value.items()]
+        else:
+            flat.append((name, value))
+    width = max(len(name) for name, _ in flat)
+    return [f"{name:{width}}  {value}" for name, value in flat]
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("model name", "Model")):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _caches() -> str:
+    """Return the sizes of the first CPU's caches as Linux gives them."""
+    folder = "/sys/devices/system/cpu/cpu0/cache"
+    sizes = []
+    try:
+        for index in sorted(os.listdir(folder)):
+            if index.startswith("index"):
+                level, kind, size = (
+                    _line(f"{folder}/{index}/{name}") for name in ("level", "type", "size")
+                )
+                if kind != "Instruction":
+                    sizes.append(f"L{level} {size}")
+    except OSError:
+        return "unknown"
+    return ", ".join(sizes)
+
+
+def _line(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.readline().strip()
+
+
+def _compiler_version() -> str:
+    name = compiler()
+    if name is None:
+        return "none found"
+    told = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+    return told.stdout.partition("\n")[0]
+
+
+def _blas() -> str:
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    text = f"{blas.get('name', 'unknown BLAS')} {blas.get('version', '')}".strip()
+    try:
+        import threadpoolctl
+    except ImportError:
+        return text
+    for pool in threadpoolctl.threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            return f"{text} ({pool['architecture']} kernels)"
+    return text
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

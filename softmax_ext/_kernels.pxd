@@ -1,0 +1,45 @@
+"""The C side as Cython sees it; src/smx.h says what each leaf does."""
+
+from libc.stdint cimport int32_t
+
+cdef extern from "smx.h":
+    ctypedef Py_ssize_t smx_idx
+    enum: SMX_STATS, SMX_PROB, SMX_LOG
+
+    ctypedef struct smx_leaves:
+        smx_idx lanes
+        smx_idx row_block
+        smx_idx cols_max
+        void transpose(smx_idx n, smx_idx m, const void *src, smx_idx lds,
+                       void *dst, smx_idx ldd) noexcept nogil
+        void widen_u8(smx_idx n, smx_idx d, const void *const *src,
+                      void *dst, smx_idx ldd) noexcept nogil
+        void softmax_cols(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                          const void *mx_in, const void *scale, void *out, smx_idx ldo,
+                          void *mx, void *logsum) noexcept nogil
+        void softmax_rows(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                          const void *scale, void *out, smx_idx ldo,
+                          void *mx, void *logsum) noexcept nogil
+        void argmax_cols(smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                         void *mx, int32_t *arg) noexcept nogil
+        void logits(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
+                    smx_idx ldw, const void *b, void *L, smx_idx ldl,
+                    const void *const *next) noexcept nogil
+        void logits_u8(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
+                       smx_idx ldw, const void *b, void *L, smx_idx ldl,
+                       const void *const *next) noexcept nogil
+        void outer(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
+                   const void *const *B, void *out, smx_idx ldo,
+                   const void *const *next) noexcept nogil
+        void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
+                      const void *const *B, void *out, smx_idx ldo,
+                      const void *const *next) noexcept nogil
+
+    ctypedef struct smx_table:
+        const char *name
+        smx_leaves f32
+        smx_leaves f64
+
+    const smx_table *const smx_tables[]
+    const int smx_n_tables
+    int smx_can_run(const smx_table *table) nogil

@@ -1,0 +1,1069 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: freethreading_compatible=True
+"""The drivers: fused softmax-regression algorithms over blocks of rows.
+
+They own the order of the work, the scratch memory, the rules for labels and weights, and the
+float64 sums; the arithmetic on rows is in the leaves (src/). Arguments arrive checked and
+normalised from ops.py; the only thing checked again is a label, on the very value that is used.
+
+Vocabulary: a block is up to `rb` rows; L is its logits and then its gradient G, class-major
+(row r, class c at L[c*ldl + r]); Wt is W transposed, (C, ldw); acc is the gradient of W, likewise.
+"""
+
+cimport cython
+cimport numpy as cnp
+from libc.math cimport NAN
+from libc.stdint cimport (INT64_MAX, INT64_MIN, int8_t, int16_t, int32_t, int64_t,
+                          uint8_t, uint16_t, uint32_t, uint64_t)
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+cnp.import_array()
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef Py_ssize_t idx
+
+# ---------------------------------------------------------------------------------- tables
+
+
+def compiled_isas():
+    """Names of the instruction sets compiled in, best first."""
+    return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables))
+
+
+def available_isas():
+    """Names of those that this processor and operating system can run, best first."""
+    return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables)
+                 if smx_can_run(smx_tables[i]))
+
+
+cdef smx_leaves *leaves_of(str isa, bint f64) except NULL:
+    cdef int i
+    for i in range(smx_n_tables):
+        if smx_tables[i].name.decode() == isa:
+            return <smx_leaves *>(&smx_tables[i].f64 if f64 else &smx_tables[i].f32)
+    raise ValueError(f"no instruction set {isa!r} in this build")
+
+
+cdef extern from *:
+    """
+    #define SMX_STRING_(x) #x
+    #define SMX_STRING(x) SMX_STRING_(x)
+    #ifdef __clang__
+    #define SMX_COMPILER "Clang " __clang_version__
+    #else
+    #define SMX_COMPILER "GCC " __VERSION__
+    #endif
+    """
+    const char *SMX_COMPILER
+    const char *SMX_LEAF_FLAGS
+
+COMPILER = SMX_COMPILER.decode()
+LEAF_FLAGS = SMX_LEAF_FLAGS.decode()
+
+
+# ------------------------------------------------------------------------- scratch memory
+
+# Buffers wait here between calls: taking memory from the system anew would cost a small call
+# more than its work. pop and append are atomic, so no two calls ever hold the same buffer.
+cdef list _pool = []
+cdef idx POOL_BUFFERS = 8
+cdef idx POOL_BYTES = 16 << 20
+
+
+@cython.final
+cdef class Scratch:
+    """Aligned pieces of one buffer, borrowed from the pool while the object lives."""
+    cdef cnp.ndarray buffer
+    cdef char *at
+
+    def __cinit__(self, idx nbytes):
+        nbytes += 64
+        try:
+            self.buffer = <cnp.ndarray>_pool.pop()
+        except IndexError:
+            self.buffer = None
+        if self.buffer is None or self.buffer.shape[0] < nbytes:
+            self.buffer = np.empty(nbytes, np.uint8)
+        self.at = <char *>((<size_t>cnp.PyArray_DATA(self.buffer) + 63) & ~<size_t>63)
+
+    def __dealloc__(self):
+        if self.buffer is not None and self.buffer.shape[0] <= POOL_BYTES:
+            if len(_pool) < POOL_BUFFERS:
+                _pool.append(self.buffer)
+
+    cdef void *take(self, idx nbytes) noexcept nogil:
+        cdef char *p = self.at
+        self.at += round_up(nbytes, 64)
+        return p
+
+
+cdef inline idx round_up(idx n, idx m) noexcept nogil:
+    return (n + m - 1) // m * m
+
+
+cdef inline idx odd_lines(idx n, idx size) noexcept nogil:
+    """A leading dimension >= n of an odd number of cache lines: rows spread over all cache sets."""
+    cdef idx per_line = 64 // size, lines = (n + per_line - 1) // per_line
+    return (lines | 1) * per_line
+
+
+# -------------------------------------------------------------------- one number of an array
+
+cdef enum Code:  # element types an argument may have
+    F32, F64, I8, U8, I16, U16, I32, U32, I64, U64
+
+cdef dict CODES = {"float32": F32, "float64": F64, "int8": I8, "uint8": U8, "int16": I16,
+                   "uint16": U16, "int32": I32, "uint32": U32, "int64": I64, "uint64": U64}
+
+
+cdef inline int code_of(cnp.ndarray a) except -1:
+    return <int>CODES[a.dtype.name]
+
+
+cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
+    """An integer of any type; memcpy, as it may be misaligned. uint64 past int64: INT64_MIN."""
+    cdef int8_t i8
+    cdef uint8_t u8
+    cdef int16_t i16
+    cdef uint16_t u16
+    cdef int32_t i32
+    cdef uint32_t u32
+    cdef int64_t i64
+    cdef uint64_t u64
+    if code == I64:
+        memcpy(&i64, p, 8)
+        return i64
+    if code == U8:
+        memcpy(&u8, p, 1)
+        return u8
+    if code == I32:
+        memcpy(&i32, p, 4)
+        return i32
+    if code == I8:
+        memcpy(&i8, p, 1)
+        return i8
+    if code == I16:
+        memcpy(&i16, p, 2)
+        return i16
+    if code == U16:
+        memcpy(&u16, p, 2)
+        return u16
+    if code == U32:
+        memcpy(&u32, p, 4)
+        return u32
+    memcpy(&u64, p, 8)
+    return <int64_t>u64 if u64 <= <uint64_t>INT64_MAX else INT64_MIN
+
+
+cdef inline double load_real(const char *p, int code) noexcept nogil:
+    cdef float f
+    cdef double d
+    if code == F32:
+        memcpy(&f, p, 4)
+        return f
+    if code == U8:
+        return (<const uint8_t *>p)[0]
+    memcpy(&d, p, 8)
+    return d
+
+
+# ---------------------------------------------------------------------- targets and weights
+
+@cython.final
+cdef class Target:
+    """What the rows should be, and what they count.
+
+    hard: labels, an integer array of the rows' shape (a, b); soft: probabilities (a, b, C).
+    weight: float64 (C,) or None; sample_weight: float64, contiguous, the rows' shape, or None.
+    total: the denominator of the gradient (1 for a sum).
+    """
+    cdef cnp.ndarray array, weight_array, sample_array
+    cdef bint hard
+    cdef const char *data
+    cdef idx sa, sb, sc, nb
+    cdef int code
+    cdef int64_t ignore
+    cdef const double *weight
+    cdef const double *sample
+    cdef double smoothing, smooth_sum, total
+    cdef idx c
+
+    def __init__(self, cnp.ndarray array, bint hard, idx n_classes, cnp.ndarray weight,
+                 cnp.ndarray sample_weight, object ignore_index, double label_smoothing):
+        cdef idx j
+        self.array, self.weight_array, self.sample_array = array, weight, sample_weight
+        self.hard = hard
+        self.data = <const char *>cnp.PyArray_DATA(array)
+        self.code = code_of(array)
+        self.sa = array.strides[0]
+        self.sb = array.strides[1]
+        self.sc = 0 if hard else array.strides[2]
+        self.nb = array.shape[1]
+        self.ignore = ignore_index
+        self.weight = NULL if weight is None else <const double *>cnp.PyArray_DATA(weight)
+        self.sample = (NULL if sample_weight is None
+                       else <const double *>cnp.PyArray_DATA(sample_weight))
+        self.smoothing = label_smoothing
+        self.c = n_classes
+        self.total = 1
+        self.smooth_sum = 0
+        for j in range(n_classes):
+            self.smooth_sum += self.smooth(j)
+
+    cdef inline double smooth(self, idx c) noexcept nogil:
+        """The smoothing's share of class c for a hard label: (eps / C) w_c."""
+        return self.smoothing / self.c * (1.0 if self.weight == NULL else self.weight[c])
+
+    cdef inline int64_t label(self, idx a, idx b) noexcept nogil:
+        return load_int(self.data + a * self.sa + b * self.sb, self.code)
+
+    cdef inline double row_weight(self, idx a, idx b) noexcept nogil:
+        return 1.0 if self.sample == NULL else self.sample[a * self.nb + b]
+
+    cdef inline double soft(self, idx a, idx b, idx c) noexcept nogil:
+        """w_c (t_c (1 - eps) + eps / C), the effective probability of a soft target."""
+        cdef double t = load_real(self.data + a * self.sa + b * self.sb + c * self.sc, self.code)
+        t = t * (1 - self.smoothing) + self.smoothing / self.c
+        return t if self.weight == NULL else t * self.weight[c]
+
+    def scan(self, cnp.ndarray rows=None):
+        """Check every label before anything is written.
+
+        Returns (total, n_bad): the rows' weights added up, and the position of the first label
+        that is neither in [0, C) nor ignored, or -1.
+        """
+        cdef idx n, i, r, bad = -1
+        cdef int64_t y
+        cdef double total = 0
+        cdef const int64_t *pick = NULL
+        n = self.array.shape[0] * self.nb
+        if rows is not None:
+            n = rows.shape[0]
+            pick = <const int64_t *>cnp.PyArray_DATA(rows)
+        with nogil:
+            if not self.hard and self.sample == NULL:
+                total = n
+            else:
+                for i in range(n):
+                    r = i if pick == NULL else pick[i]
+                    if self.hard:
+                        y = self.label(r // self.nb, r % self.nb)
+                        if y == self.ignore:
+                            continue
+                        if y < 0 or y >= self.c:
+                            bad = i
+                            break
+                        if self.weight == NULL:
+                            total += self.row_weight(r // self.nb, r % self.nb)
+                        else:
+                            total += self.weight[y] * self.row_weight(r // self.nb, r % self.nb)
+                    else:
+                        total += self.row_weight(r // self.nb, r % self.nb)
+        return total, bad
+
+    def set_total(self, double total):
+        """What gradients are divided by."""
+        self.total = total
+
+
+def wrap_rows(cnp.ndarray rows, idx n):
+    """Negative indices counted from the end, in place; the first outside [-n, n), or -1."""
+    cdef int64_t *r = <int64_t *>cnp.PyArray_DATA(rows)
+    cdef idx i, bad = -1
+    with nogil:
+        for i in range(rows.shape[0]):
+            if r[i] < -n or r[i] >= n:
+                bad = i
+                break
+            if r[i] < 0:
+                r[i] += n
+    return bad
+
+
+cdef struct Rows:
+    # Per-row work arrays of a block, and where its rows come from.
+    idx *a
+    idx *b
+    idx *place          # position in the caller's order, for results per row
+    int64_t *label
+    double *pick        # factor of the label's own term
+    double *smooth      # factor of the smoothing term
+    double *sum         # all factors of the row: what multiplies log-sum-exp
+    double *loss
+    int32_t *arg
+
+
+cdef Rows take_rows(Scratch s, idx rb) noexcept:
+    cdef Rows r
+    r.a = <idx *>s.take(rb * sizeof(idx))
+    r.b = <idx *>s.take(rb * sizeof(idx))
+    r.place = <idx *>s.take(rb * sizeof(idx))
+    r.label = <int64_t *>s.take(rb * sizeof(int64_t))
+    r.pick = <double *>s.take(rb * sizeof(double))
+    r.smooth = <double *>s.take(rb * sizeof(double))
+    r.sum = <double *>s.take(rb * sizeof(double))
+    r.loss = <double *>s.take(rb * sizeof(double))
+    r.arg = <int32_t *>s.take(rb * sizeof(int32_t))
+    return r
+
+
+cdef idx ROWS_BYTES = 8 * 8 + 4  # per row, of take_rows
+
+
+cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
+    """Fill pick, smooth, sum and the softmax's factor for rows whose labels are loaded.
+
+    With hard labels a row's loss is pick (lse - o_y) + smooth sum_c u_c (lse - o_c), u_c the
+    smoothing's shares; with soft ones sum_c T_c (lse - o_c) and `smooth` is the row's weight.
+    """
+    cdef idx r, c
+    cdef double w, total
+    for r in range(n):
+        w = t.row_weight(rows.a[r], rows.b[r])
+        rows.smooth[r] = w
+        if t.hard:
+            rows.pick[r] = w * (1 - t.smoothing)
+            if t.weight != NULL:
+                rows.pick[r] *= t.weight[rows.label[r]]
+            rows.sum[r] = rows.pick[r] + w * t.smooth_sum
+        else:
+            total = 0
+            for c in range(t.c):
+                total += t.soft(rows.a[r], rows.b[r], c)
+            rows.pick[r] = 0
+            rows.sum[r] = w * total
+        scale[r] = <real>(rows.sum[r] / t.total)
+
+
+cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
+                     const real *mx) noexcept nogil:
+    """loss = the rows' losses less their logsum term: sums of factor * (max - o_c), in float64.
+
+    A factor of 0 counts nothing, also beside an infinite logit.
+    """
+    cdef idx r, c
+    cdef double u, t_c, m
+    for r in range(n):
+        rows.loss[r] = 0
+    if t.hard:
+        for r in range(n):
+            rows.loss[r] = rows.pick[r] * (<double>mx[r] - <double>L[r * sr + rows.label[r] * sc])
+        if t.smoothing == 1:  # 0 * inf would be nan
+            for r in range(n):
+                rows.loss[r] = 0
+        if t.smoothing > 0:
+            for c in range(t.c):
+                u = t.smooth(c)
+                if u != 0:
+                    for r in range(n):
+                        rows.loss[r] += rows.smooth[r] * u * (<double>mx[r] -
+                                                              <double>L[r * sr + c * sc])
+    else:
+        for r in range(n):
+            m = mx[r]
+            for c in range(t.c):
+                t_c = t.soft(rows.a[r], rows.b[r], c)
+                if t_c != 0:
+                    rows.loss[r] += rows.smooth[r] * t_c * (m - <double>L[r * sr + c * sc])
+
+
+cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc) noexcept nogil:
+    """G -= the targets' share: what turns scaled probabilities into the gradient."""
+    cdef idx r, c
+    cdef double u
+    if t.hard:
+        for r in range(n):
+            G[r * sr + rows.label[r] * sc] -= <real>(rows.pick[r] / t.total)
+        if t.smoothing > 0:
+            for c in range(t.c):
+                u = t.smooth(c)
+                for r in range(n):
+                    G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / t.total)
+    else:
+        for r in range(n):
+            for c in range(t.c):
+                G[r * sr + c * sc] -= <real>(rows.smooth[r] / t.total *
+                                             t.soft(rows.a[r], rows.b[r], c))
+
+
+cdef double finish_losses(idx n, Rows *rows, const real *logsum) noexcept nogil:
+    """loss += factors * logsum; returns the block's sum."""
+    cdef idx r
+    cdef double total = 0
+    for r in range(n):
+        rows.loss[r] += rows.sum[r] * <double>logsum[r]
+        total += rows.loss[r]
+    return total
+
+
+cdef idx count_correct(Target t, idx n, Rows *rows) noexcept nogil:
+    """Rows whose first largest logit is the label's (soft: the largest probability's)."""
+    cdef idx r, c, best, total = 0
+    cdef double p, q
+    for r in range(n):
+        if t.hard:
+            best = rows.label[r]
+        else:
+            best = 0
+            p = load_real(t.data + rows.a[r] * t.sa + rows.b[r] * t.sb, t.code)
+            for c in range(1, t.c):
+                q = load_real(t.data + rows.a[r] * t.sa + rows.b[r] * t.sb + c * t.sc, t.code)
+                if q > p:
+                    p = q
+                    best = c
+        total += rows.arg[r] == best
+    return total
+
+
+# -------------------------------------------------------------------------- softmax family
+
+@cython.final
+cdef class Softmax:
+    """softmax, log_softmax or logsumexp of an (A, B, C) array over C, for a range of its A*B rows.
+
+    x: native float32 or float64, any strides. out: same type and shape (PROB, LOG), may be x.
+    lse: (A, B) for STATS.
+    """
+    cdef cnp.ndarray x, out, lse
+    cdef smx_leaves *k
+    cdef int mode
+    cdef bint f64
+    cdef idx nb, c
+
+    def __init__(self, str isa, int mode, cnp.ndarray x, cnp.ndarray out, cnp.ndarray lse):
+        self.f64 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64
+        self.k = leaves_of(isa, self.f64)
+        self.mode, self.x, self.out, self.lse = mode, x, out, lse
+        self.nb, self.c = x.shape[1], x.shape[2]
+
+    def run(self, idx lo, idx hi):
+        if self.f64:
+            self._run[double](lo, hi, NULL)
+        else:
+            self._run[float](lo, hi, NULL)
+
+    cdef _run(self, idx lo, idx hi, real *tag):
+        cdef bint small = self.c <= self.k.cols_max or self.c < self.k.lanes
+        cdef idx lanes = self.k.lanes, c = self.c
+        cdef idx rb = rows_per_block(c, sizeof(real), lanes)
+        cdef idx ldc = rb if small else odd_lines(c, sizeof(real))
+        cdef Scratch s = Scratch(ldc * (c if small else rb) * sizeof(real) +
+                                 2 * rb * sizeof(real) + 256)
+        cdef real *block = <real *>s.take(ldc * (c if small else rb) * sizeof(real))
+        cdef real *mx = <real *>s.take(rb * sizeof(real))
+        cdef real *ls = <real *>s.take(rb * sizeof(real))
+        cdef char *x = <char *>cnp.PyArray_DATA(self.x)
+        cdef char *out = NULL if self.out is None else <char *>cnp.PyArray_DATA(self.out)
+        cdef idx xa = self.x.strides[0], xb = self.x.strides[1], xc = self.x.strides[2]
+        cdef idx oa = 0, ob = 0, oc = 0, la = 0, lb = 0
+        cdef char *lse = NULL
+        cdef idx at = lo, a, b, n
+        if self.out is not None:
+            oa, ob, oc = self.out.strides[0], self.out.strides[1], self.out.strides[2]
+        if self.lse is not None:
+            lse = <char *>cnp.PyArray_DATA(self.lse)
+            la, lb = self.lse.strides[0], self.lse.strides[1]
+        with nogil:
+            while at < hi:
+                a, b = at // self.nb, at % self.nb
+                n = min(min(self.nb - b, hi - at), rb)
+                if small:
+                    self.cols_block[real](n, x + a * xa + b * xb, xb, xc, out + a * oa + b * ob,
+                                          ob, oc, block, ldc, mx, ls)
+                else:
+                    self.rows_block[real](n, x + a * xa + b * xb, xb, xc, out + a * oa + b * ob,
+                                          ob, oc, block, ldc, mx, ls)
+                if self.lse is not None:
+                    write_lse(n, mx, ls, lse + a * la + b * lb, lb)
+                at += n
+
+    cdef void cols_block(self, idx n, const char *x, idx xb, idx xc, char *out, idx ob, idx oc,
+                         real *block, idx ldc, real *mx, real *ls) noexcept nogil:
+        """Few classes: class-major, through scratch unless the array is class-major already."""
+        if xb == sizeof(real) and xc % <idx>sizeof(real) == 0 and xc >= 0 and (
+                self.mode == SMX_STATS or (ob == sizeof(real) and oc % <idx>sizeof(real) == 0)):
+            self.k.softmax_cols(self.mode, n, self.c, x, xc // <idx>sizeof(real), NULL, NULL,
+                                out, oc // <idx>sizeof(real), mx, ls)
+            return
+        gather[real](self.k, n, self.c, x, xb, xc, block, 1, ldc)
+        self.k.softmax_cols(self.mode, n, self.c, block, ldc, NULL, NULL, block, ldc, mx, ls)
+        if self.mode != SMX_STATS:
+            scatter[real](self.k, n, self.c, block, 1, ldc, out, ob, oc)
+
+    cdef void rows_block(self, idx n, const char *x, idx xb, idx xc, char *out, idx ob, idx oc,
+                         real *block, idx ldc, real *mx, real *ls) noexcept nogil:
+        """Many classes: row by row, through scratch unless a row's classes are side by side."""
+        cdef idx size = sizeof(real), ldx, ldo
+        cdef const real *src = <const real *>x
+        cdef real *dst = <real *>out
+        ldx, ldo = xb // size, ob // size
+        if xc != size or xb % size:
+            gather[real](self.k, n, self.c, x, xb, xc, block, ldc, 1)
+            src, ldx = block, ldc
+        if self.mode != SMX_STATS and (oc != size or ob % size):
+            dst, ldo = block, ldc
+        self.k.softmax_rows(self.mode, n, self.c, src, ldx, NULL, dst, ldo, mx, ls)
+        if dst == block:
+            scatter[real](self.k, n, self.c, block, ldc, 1, out, ob, oc)
+
+
+cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept:
+    """So many rows that a block of c classes takes about half of L1, a multiple of lanes."""
+    cdef idx n = (16 << 10) // (c * size) if c else 64
+    return max(lanes, min(64, n // lanes * lanes))
+
+
+cdef void write_lse(idx n, const real *mx, const real *ls, char *out, idx step) noexcept nogil:
+    cdef idx r
+    cdef real z
+    for r in range(n):
+        # An infinite maximum is the log-sum-exp; a NaN in the row has made the maximum NaN.
+        z = mx[r] if mx[r] - mx[r] != 0 else mx[r] + ls[r]
+        memcpy(out + r * step, &z, sizeof(real))
+
+
+cdef void gather(smx_leaves *k, idx n, idx c, const char *x, idx xb, idx xc,
+                 real *dst, idx dr, idx dc) noexcept nogil:
+    """dst[r*dr + j*dc] = element (r, j) of an array with byte strides xb, xc."""
+    cdef idx r, j, size = sizeof(real)
+    if xc == size and xb % size == 0 and dr == 1:
+        k.transpose(n, c, x, xb // size, dst, dc)
+    elif xb == size and xc % size == 0 and dc == 1:
+        k.transpose(c, n, x, xc // size, dst, dr)
+    elif xc == size and dc == 1:
+        for r in range(n):
+            memcpy(dst + r * dr, x + r * xb, c * size)
+    elif xb == size and dr == 1:
+        for j in range(c):
+            memcpy(dst + j * dc, x + j * xc, n * size)
+    else:
+        for r in range(n):
+            for j in range(c):
+                memcpy(dst + r * dr + j * dc, x + r * xb + j * xc, sizeof(real))
+
+
+cdef void scatter(smx_leaves *k, idx n, idx c, const real *src, idx sr, idx sc,
+                  char *out, idx ob, idx oc) noexcept nogil:
+    """The way back: element (r, j) of out = src[r*sr + j*sc]."""
+    cdef idx r, j, size = sizeof(real)
+    if oc == size and ob % size == 0 and sr == 1:
+        k.transpose(c, n, src, sc, out, ob // size)
+    elif ob == size and oc % size == 0 and sc == 1:
+        k.transpose(n, c, src, sr, out, oc // size)
+    elif oc == size and sc == 1:
+        for r in range(n):
+            memcpy(out + r * ob, src + r * sr, c * size)
+    elif ob == size and sr == 1:
+        for j in range(c):
+            memcpy(out + j * oc, src + j * sc, n * size)
+    else:
+        for r in range(n):
+            for j in range(c):
+                memcpy(out + r * ob + j * oc, src + r * sr + j * sc, sizeof(real))
+
+
+# --------------------------------------------------------------- cross-entropy of given logits
+
+@cython.final
+cdef class CrossEntropy:
+    """Cross-entropy of (A, B, C) logits for a range of rows; the gradient if out is given.
+
+    out must not overlap the logits. losses: (A*B,) of the logits' type, or None.
+    """
+    cdef cnp.ndarray x, out, losses
+    cdef Target t
+    cdef smx_leaves *k
+    cdef bint f64
+    cdef idx nb, c
+
+    def __init__(self, str isa, cnp.ndarray x, Target t, cnp.ndarray out, cnp.ndarray losses):
+        self.f64 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64
+        self.k = leaves_of(isa, self.f64)
+        self.x, self.out, self.losses, self.t = x, out, losses, t
+        self.nb, self.c = x.shape[1], x.shape[2]
+
+    def run(self, idx lo, idx hi):
+        """The sum of the range's losses, and the first bad row (only if a label has changed
+        since the scan) or -1."""
+        if self.f64:
+            return self._run[double](lo, hi, NULL)
+        return self._run[float](lo, hi, NULL)
+
+    cdef _run(self, idx lo, idx hi, real *tag):
+        cdef bint small = self.c <= self.k.cols_max or self.c < self.k.lanes
+        cdef idx c = self.c, lanes = self.k.lanes, rb = rows_per_block(c, sizeof(real), lanes)
+        cdef idx ldl = rb if small else odd_lines(c, sizeof(real))
+        cdef idx nbytes = ldl * (c if small else rb) * sizeof(real)
+        cdef Scratch s = Scratch(nbytes + rb * (ROWS_BYTES + 3 * sizeof(real)) + 1024)
+        cdef real *block = <real *>s.take(nbytes)
+        cdef real *mx = <real *>s.take(rb * sizeof(real))
+        cdef real *ls = <real *>s.take(rb * sizeof(real))
+        cdef real *scale = <real *>s.take(rb * sizeof(real))
+        cdef Rows rows = take_rows(s, rb)
+        cdef char *x = <char *>cnp.PyArray_DATA(self.x)
+        cdef char *out = NULL if self.out is None else <char *>cnp.PyArray_DATA(self.out)
+        cdef real *losses = NULL
+        cdef idx xa = self.x.strides[0], xb = self.x.strides[1], xc = self.x.strides[2]
+        cdef idx oa = 0, ob = 0, oc = 0, bad = -1
+        cdef idx at = lo, a, b, n, r
+        cdef const char *src
+        cdef char *dst
+        cdef double total = 0
+        cdef Target t = self.t
+        cdef int mode = SMX_STATS if self.out is None else SMX_PROB
+        if self.out is not None:
+            oa, ob, oc = self.out.strides[0], self.out.strides[1], self.out.strides[2]
+        if self.losses is not None:
+            losses = <real *>cnp.PyArray_DATA(self.losses)
+        with nogil:
+            while at < hi and bad < 0:
+                a, b = at // self.nb, at % self.nb
+                n = min(min(self.nb - b, hi - at), rb)
+                src = x + a * xa + b * xb
+                dst = out + a * oa + b * ob
+                for r in range(n):
+                    rows.a[r], rows.b[r] = a, b + r
+                    rows.label[r] = 0
+                    if t.hard:
+                        rows.label[r] = t.label(a, b + r)
+                        if rows.label[r] == t.ignore:
+                            rows.label[r] = -1
+                        elif rows.label[r] < 0 or rows.label[r] >= c:
+                            bad = at + r
+                            break
+                if bad >= 0:
+                    break
+                total += self.block[real](n, small, mode, &rows, src, xb, xc, dst, ob, oc,
+                                          block, ldl, mx, ls, scale)
+                if losses != NULL:
+                    for r in range(n):
+                        losses[at + r] = <real>rows.loss[r]
+                at += n
+        return total, bad
+
+    cdef double block(self, idx n, bint small, int mode, Rows *rows, const char *x, idx xb, idx xc,
+                      char *out, idx ob, idx oc, real *block, idx ldl, real *mx, real *ls,
+                      real *scale) noexcept nogil:
+        cdef idx c = self.c, r, j, kept = 0
+        cdef idx sr = 1 if small else ldl, sc = ldl if small else 1
+        cdef real zero = 0
+        cdef double total = 0
+        # Only the kept rows enter the block; `place` says where each belongs.
+        for r in range(n):
+            if rows.label[r] >= 0:
+                rows.place[kept] = r
+                rows.label[kept] = rows.label[r]
+                rows.a[kept], rows.b[kept] = rows.a[r], rows.b[r]
+                kept += 1
+        if kept == n:
+            gather[real](self.k, n, c, x, xb, xc, block, sr, sc)
+        else:
+            for r in range(kept):
+                for j in range(c):
+                    memcpy(block + r * sr + j * sc, x + rows.place[r] * xb + j * xc, sizeof(real))
+        factors[real](self.t, kept, rows, scale)
+        if kept:
+            if small:
+                self.k.softmax_cols(SMX_STATS, kept, c, block, ldl, NULL, NULL, NULL, 0, mx, ls)
+                deviations[real](self.t, kept, rows, block, sr, sc, mx)
+                if mode == SMX_PROB:
+                    self.k.softmax_cols(SMX_PROB, kept, c, block, ldl, mx, scale, block, ldl,
+                                        NULL, NULL)
+            else:
+                self.k.softmax_rows(SMX_STATS, kept, c, block, ldl, NULL, NULL, 0, mx, ls)
+                deviations[real](self.t, kept, rows, block, sr, sc, mx)
+                if mode == SMX_PROB:
+                    self.k.softmax_rows(SMX_PROB, kept, c, block, ldl, scale, block, ldl,
+                                        NULL, NULL)
+            total = finish_losses[real](kept, rows, ls)
+        if mode == SMX_PROB:
+            subtract_targets[real](self.t, kept, rows, block, sr, sc)
+            if kept == n:
+                scatter[real](self.k, n, c, block, sr, sc, out, ob, oc)
+            else:
+                for r in range(n):
+                    for j in range(c):
+                        memcpy(out + r * ob + j * oc, &zero, sizeof(real))
+                for r in range(kept):
+                    for j in range(c):
+                        memcpy(out + rows.place[r] * ob + j * oc, block + r * sr + j * sc,
+                               sizeof(real))
+        if kept != n:  # losses back to their rows, from the last to the first
+            for r in range(kept, n):
+                rows.loss[r] = 0
+            for r in range(kept - 1, -1, -1):
+                if rows.place[r] != r:
+                    rows.loss[rows.place[r]] = rows.loss[r]
+                    rows.loss[r] = 0
+        return total
+
+
+# -------------------------------------------------------------------------- the linear layer
+
+cdef enum Job:  # what a pass over X is for
+    LINEAR, PROBA, PREDICT, LOSS, GRADIENT
+
+# Up to this size W transposed stays whole; above, panels of classes are transposed as they come.
+cdef idx RESIDENT_BYTES = 8 << 20
+cdef idx PANEL_BYTES = 1 << 20
+
+
+@cython.final
+cdef class LinearPass:
+    """One pass over the rows of X, block by block, logits never whole.
+
+    X: (N, D) float32, float64 or uint8, native, any strides. W: (D, C) of the compute type, any
+    strides. b: (C,) contiguous or None. rows: contiguous int64 in [0, N), or None.
+    out: (n, C) for LINEAR and PROBA, (n,) intp for PREDICT. For LOSS and GRADIENT: losses (n,) or
+    None; dX (n, D) or None; both start as zeros and stay so where a row is ignored.
+    """
+    cdef cnp.ndarray X, W, b, rows, out, losses, dX
+    cdef Scratch wt_scratch
+    cdef Target t
+    cdef smx_leaves *k
+    cdef int job, x_code
+    cdef bint f64, direct
+    cdef readonly bint panelled
+    cdef readonly idx row_block
+    cdef idx d, de, c, ldw, panel, size
+    cdef double x_scale
+    cdef void *Wt
+    cdef const char *x_data
+    cdef const char *w_data
+    cdef idx xr, xc, wd, wc
+    cdef const int64_t *pick
+
+    def __init__(self, str isa, int job, cnp.ndarray X, cnp.ndarray W, cnp.ndarray b,
+                 double x_scale, cnp.ndarray rows, Target target, cnp.ndarray out,
+                 cnp.ndarray losses, cnp.ndarray dX):
+        cdef idx w_bytes
+        self.f64 = cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT64
+        self.k = leaves_of(isa, self.f64)
+        self.job, self.x_scale = job, x_scale
+        self.X, self.W, self.b, self.rows = X, W, b, rows
+        self.t, self.out, self.losses, self.dX = target, out, losses, dX
+        self.size = 8 if self.f64 else 4
+        self.x_code = code_of(X)
+        self.x_data, self.w_data = <const char *>cnp.PyArray_DATA(X), <const char *>cnp.PyArray_DATA(W)
+        self.xr, self.xc = X.strides[0], X.strides[1]
+        self.wd, self.wc = W.strides[0], W.strides[1]
+        self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
+        self.d, self.c = W.shape[0], W.shape[1]
+        # Fewer features than lanes: rows are copied and padded with zeros to a full vector.
+        self.de = max(self.d, self.k.lanes)
+        self.ldw = odd_lines(round_up(self.de, self.k.lanes), self.size)
+        self.direct = (self.d >= self.k.lanes and
+                       ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
+                        (self.x_code == U8 and self.xc == 1 and self.c <= 32)))
+        w_bytes = self.c * self.ldw * self.size
+        self.panelled = w_bytes > RESIDENT_BYTES
+        self.panel = max(1, PANEL_BYTES // (self.ldw * self.size)) if self.panelled else self.c
+        self.row_block = self.k.row_block if self.c <= 64 else 256
+        if not self.panelled:
+            self.wt_scratch = Scratch(w_bytes)
+            self.Wt = self.wt_scratch.take(w_bytes)
+            with nogil:
+                if self.f64:
+                    self.pack[double](0, self.c, <double *>self.Wt)
+                else:
+                    self.pack[float](0, self.c, <float *>self.Wt)
+
+    cdef void pack(self, idx c0, idx c1, real *Wt) noexcept nogil:
+        """Wt[c - c0] = x_scale * W[:, c], zeros behind."""
+        cdef idx c, j
+        cdef real s = <real>self.x_scale
+        gather[real](self.k, self.d, c1 - c0, self.w_data + c0 * self.wc, self.wd, self.wc,
+                     Wt, 1, self.ldw)
+        for c in range(c1 - c0):
+            for j in range(self.d, self.ldw):
+                Wt[c * self.ldw + j] = 0
+            if self.x_scale != 1:
+                for j in range(self.d):
+                    Wt[c * self.ldw + j] *= s
+
+    def run(self, idx lo, idx hi, Accumulator acc=None):
+        """Rows lo to hi of the selection, the gradients added to acc.
+
+        Returns (loss sum, n_correct, position of a bad label or -1).
+        """
+        if self.f64:
+            return self._run[double](lo, hi, acc, NULL)
+        return self._run[float](lo, hi, acc, NULL)
+
+    cdef _run(self, idx lo, idx hi, Accumulator acc, real *tag):
+        cdef smx_leaves *k = self.k
+        cdef idx rb = self.row_block, c = self.c, ldw = self.ldw, size = self.size
+        cdef idx ldl = rb + (16 if c > 64 else 0)
+        cdef bint dx = self.dX is not None
+        cdef idx panel_bytes = self.panel * ldw * size if self.panelled else 0
+        cdef Scratch s = Scratch(ldl * c * size + rb * (ROWS_BYTES + 3 * size)
+                                 + (rb + 4) * sizeof(void *) + 2 * rb * ldw * size
+                                 + self.panel * sizeof(void *) + 3 * panel_bytes + 4096)
+        cdef real *L = <real *>s.take(ldl * c * size)
+        cdef real *mx = <real *>s.take(rb * size)
+        cdef real *ls = <real *>s.take(rb * size)
+        cdef real *scale = <real *>s.take(rb * size)
+        cdef Rows rows = take_rows(s, rb)
+        cdef const void **xp = <const void **>s.take((rb + 4) * sizeof(void *))
+        cdef real *xs = <real *>s.take(0 if self.direct else rb * ldw * size)
+        cdef real *dxs = <real *>s.take(rb * ldw * size if dx else 0)
+        cdef const void **wp = <const void **>s.take(self.panel * sizeof(void *))
+        cdef real *Wt = <real *>(s.take(panel_bytes) if self.panelled else self.Wt)
+        cdef real *tile = <real *>s.take(panel_bytes)
+        cdef real *flipped = <real *>s.take(panel_bytes)
+        cdef const real *bias = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b)
+        cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
+        cdef idx at = lo, n, r, p, c0, c1, bad = -1, n_correct = 0
+        cdef idx n_panels = (c + self.panel - 1) // max(1, self.panel)
+        cdef double total = 0
+        with nogil:
+            memset(L, 0, ldl * c * size)
+            for r in range(self.panel):
+                wp[r] = Wt + r * ldw
+            while at < hi and bad < 0:
+                n = self.next_block(&at, hi, &rows, &bad)
+                if bad >= 0 or n == 0:
+                    continue
+                self.point[real](n, &rows, xp, xs)
+                for p in range(n_panels):
+                    c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
+                    if self.panelled:
+                        self.pack[real](c0, c1, Wt)
+                    if self.direct and self.x_code == U8:
+                        k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
+                                    NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, NULL)
+                    else:
+                        k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
+                                 NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, NULL)
+                if self.job < LOSS:
+                    self.emit[real](at - n, n, L, ldl, mx, &rows)
+                    continue
+                total += self.losses_of[real](n, &rows, L, ldl, mx, ls, scale)
+                n_correct += count_correct(self.t, n, &rows)
+                if losses != NULL:
+                    for r in range(n):
+                        losses[rows.place[r]] = <real>rows.loss[r]
+                if self.job == LOSS:
+                    continue
+                if acc.db != NULL:
+                    add_rows[real](n, c, L, ldl, acc.db)
+                if dx:
+                    memset(dxs, 0, n * ldw * size)
+                for p in range(n_panels):
+                    c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
+                    if dx:
+                        if self.panelled:
+                            self.pack[real](c0, c1, Wt)
+                        k.outer(n, c1 - c0, self.de, L + c0 * ldl, 1, ldl, wp, dxs, ldw, NULL)
+                    if self.panelled:
+                        memset(tile, 0, (c1 - c0) * ldw * size)
+                        self.add_outer[real](n, c1 - c0, L + c0 * ldl, ldl, xp, tile)
+                        self.add_panel[real](c0, c1, tile, flipped, acc.dW)
+                    else:
+                        self.add_outer[real](n, c, L, ldl, xp, <real *>acc.at)
+                if dx:
+                    self.emit_dX[real](n, &rows, dxs)
+        return total, n_correct, bad
+
+    cdef idx next_block(self, idx *at, idx hi, Rows *rows, idx *bad) noexcept nogil:
+        """Up to row_block rows that are not ignored, from *at on, with their labels."""
+        cdef idx n = 0, i
+        cdef int64_t y
+        while n < self.row_block and at[0] < hi:
+            i = at[0] if self.pick == NULL else self.pick[at[0]]
+            rows.a[n], rows.b[n], rows.place[n] = i, 0, at[0]
+            if self.job >= LOSS and self.t.hard:
+                y = self.t.label(i, 0)
+                if y != self.t.ignore:
+                    if y < 0 or y >= self.c:
+                        bad[0] = at[0]
+                        return 0
+                    rows.label[n] = y
+                    n += 1
+            else:
+                n += 1
+            at[0] += 1
+        return n
+
+    cdef void point(self, idx n, const Rows *rows, const void **xp, real *xs) noexcept nogil:
+        """xp = where the block's rows are, the last repeated up to a multiple of 4; rows that the
+        leaves cannot read as they are go to xs first."""
+        cdef idx r, j, ldw = self.ldw, d = self.d
+        cdef const char *x
+        for r in range(n):
+            xp[r] = self.x_data + rows.a[r] * self.xr
+        if not self.direct:
+            if self.x_code == U8 and self.xc == 1:
+                self.k.widen_u8(n, d, xp, xs, ldw)
+            elif self.x_code == (F64 if sizeof(real) == 8 else F32):
+                if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
+                    gather[real](self.k, n, d, <const char *>xp[0], self.xr, self.xc, xs, ldw, 1)
+                else:
+                    for r in range(n):
+                        gather[real](self.k, 1, d, <const char *>xp[r], self.xr, self.xc,
+                                     xs + r * ldw, ldw, 1)
+            else:
+                for r in range(n):
+                    x = <const char *>xp[r]
+                    for j in range(d):
+                        xs[r * ldw + j] = <real>load_real(x + j * self.xc, self.x_code)
+            for r in range(n):
+                for j in range(d, self.de):
+                    xs[r * ldw + j] = 0
+                xp[r] = xs + r * ldw
+        for r in range(n, round_up(n, 4)):
+            xp[r] = xp[n - 1]
+
+    cdef double losses_of(self, idx n, Rows *rows, real *L, idx ldl, real *mx, real *ls,
+                          real *scale) noexcept nogil:
+        """The block's losses; L becomes the gradient if one is wanted."""
+        cdef idx padded = round_up(n, self.k.lanes)
+        cdef int mode = SMX_PROB if self.job == GRADIENT else SMX_STATS
+        self.k.argmax_cols(n, self.c, L, ldl, mx, rows.arg)
+        factors[real](self.t, n, rows, scale)
+        deviations[real](self.t, n, rows, L, 1, ldl, mx)
+        self.k.softmax_cols(mode, padded, self.c, L, ldl, mx, scale, L, ldl, NULL, ls)
+        if self.job == GRADIENT:
+            subtract_targets[real](self.t, n, rows, L, 1, ldl)
+        return finish_losses[real](n, rows, ls)
+
+    cdef void add_outer(self, idx n, idx c, const real *G, idx ldl, const void **xp,
+                        real *acc) noexcept nogil:
+        """acc (c, ldw) += the block's gradient of W."""
+        if self.direct and self.x_code == U8:
+            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, NULL)
+        else:
+            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, NULL)
+
+    cdef void flip(self, idx c, real *acc, char *dW, idx sd, idx sc) noexcept nogil:
+        """dW[:, :c] = x_scale * acc.T, undoing the leaves' place for the last columns."""
+        cdef idx lanes = self.k.lanes, tail = self.de % lanes, full = min(self.d, self.de - tail), i
+        if self.x_scale != 1:
+            for i in range(c * self.ldw):
+                acc[i] *= <real>self.x_scale
+        scatter[real](self.k, full, c, acc, 1, self.ldw, dW, sd, sc)
+        if tail:
+            scatter[real](self.k, tail, c, acc + full + lanes - tail, 1, self.ldw,
+                          dW + full * sd, sd, sc)
+
+    cdef void add_panel(self, idx c0, idx c1, real *tile, real *flipped,
+                        cnp.ndarray dW) noexcept nogil:
+        """dW[:, c0:c1] += x_scale * tile.T"""
+        cdef idx c = c1 - c0, j, i, size = sizeof(real)
+        cdef idx sd = cnp.PyArray_STRIDES(dW)[0], sc = cnp.PyArray_STRIDES(dW)[1]
+        cdef char *out = <char *>cnp.PyArray_DATA(dW) + c0 * sc
+        if sd == size:  # class-major already
+            self.flip[real](c, tile, <char *>flipped, size, self.d * size)
+            for j in range(c):
+                for i in range(self.d):
+                    (<real *>(out + j * sc))[i] += flipped[j * self.d + i]
+        else:
+            self.flip[real](c, tile, <char *>flipped, c * size, size)
+            for i in range(self.d):
+                for j in range(c):
+                    (<real *>(out + i * sd + j * sc))[0] += flipped[i * c + j]
+
+    cdef void emit(self, idx lo, idx n, real *L, idx ldl, real *mx, Rows *rows) noexcept nogil:
+        """The block's logits, probabilities or predictions to out[lo : lo + n]."""
+        cdef char *out = <char *>cnp.PyArray_DATA(self.out)
+        cdef idx r, so = cnp.PyArray_STRIDES(self.out)[0]
+        cdef idx padded = round_up(n, self.k.lanes)
+        if self.job == PREDICT:
+            self.k.argmax_cols(n, self.c, L, ldl, mx, rows.arg)
+            for r in range(n):
+                (<idx *>(out + (lo + r) * so))[0] = rows.arg[r]
+            return
+        if self.job == PROBA:
+            self.k.softmax_cols(SMX_PROB, padded, self.c, L, ldl, NULL, NULL, L, ldl, NULL, NULL)
+        scatter[real](self.k, n, self.c, L, 1, ldl, out + lo * so, so,
+                      cnp.PyArray_STRIDES(self.out)[1])
+
+    cdef void emit_dX(self, idx n, const Rows *rows, const real *dxs) noexcept nogil:
+        cdef idx lanes = self.k.lanes, tail = self.de % lanes, full = min(self.d, self.de - tail)
+        cdef idx r, sr = cnp.PyArray_STRIDES(self.dX)[0], sc = cnp.PyArray_STRIDES(self.dX)[1]
+        cdef char *out
+        cdef const real *src
+        for r in range(n):
+            out = <char *>cnp.PyArray_DATA(self.dX) + rows.place[r] * sr
+            src = dxs + r * self.ldw
+            scatter[real](self.k, 1, full, src, self.ldw, 1, out, sr, sc)
+            if tail:
+                scatter[real](self.k, 1, tail, src + full + lanes - tail, self.ldw, 1,
+                              out + full * sc, sr, sc)
+
+    def finish(self, Accumulator acc, cnp.ndarray dW, cnp.ndarray db):
+        """dW and db from an accumulator (a panelled pass has filled dW already)."""
+        cdef idx j
+        if not self.panelled:
+            with nogil:
+                if self.f64:
+                    self.flip[double](self.c, <double *>acc.at, <char *>cnp.PyArray_DATA(dW),
+                                      cnp.PyArray_STRIDES(dW)[0], cnp.PyArray_STRIDES(dW)[1])
+                else:
+                    self.flip[float](self.c, <float *>acc.at, <char *>cnp.PyArray_DATA(dW),
+                                     cnp.PyArray_STRIDES(dW)[0], cnp.PyArray_STRIDES(dW)[1])
+        if db is not None:
+            for j in range(self.c):
+                if self.f64:
+                    (<double *>cnp.PyArray_GETPTR1(db, j))[0] = acc.db[j]
+                else:
+                    (<float *>cnp.PyArray_GETPTR1(db, j))[0] = <float>acc.db[j]
+
+
+@cython.final
+cdef class Accumulator:
+    """Sums of gradients over a range of rows: of W (class-major) and of b (float64)."""
+    cdef Scratch scratch
+    cdef char *at
+    cdef double *db
+    cdef cnp.ndarray dW
+    cdef idx n, c
+    cdef bint f64
+
+    def __init__(self, LinearPass job, cnp.ndarray dW, bint with_db):
+        self.n = 0 if job.panelled else job.c * job.ldw
+        self.c, self.f64 = job.c, job.f64
+        self.dW = dW if job.panelled else None
+        self.scratch = Scratch(self.n * job.size + (self.c * 8 if with_db else 0) + 128)
+        self.at = <char *>self.scratch.take(self.n * job.size)
+        self.db = <double *>self.scratch.take(self.c * 8) if with_db else NULL
+        memset(self.at, 0, self.n * job.size)
+        if with_db:
+            memset(self.db, 0, self.c * 8)
+
+    def add(self, Accumulator other):
+        """Add the sums of the rows that follow."""
+        cdef idx i
+        with nogil:
+            if self.f64:
+                for i in range(self.n):
+                    (<double *>self.at)[i] += (<double *>other.at)[i]
+            else:
+                for i in range(self.n):
+                    (<float *>self.at)[i] += (<float *>other.at)[i]
+            if self.db != NULL:
+                for i in range(self.c):
+                    self.db[i] += other.db[i]
+
+
+cdef void add_rows(idx n, idx c, const real *G, idx ldl, double *db) noexcept nogil:
+    """db[j] += sum over the block's rows of G, four sums at a time."""
+    cdef idx r, j
+    cdef double s0, s1, s2, s3
+    cdef const real *g
+    for j in range(c):
+        g = G + j * ldl
+        s0 = s1 = s2 = s3 = 0
+        for r in range(0, n - 3, 4):
+            s0 += g[r]
+            s1 += g[r + 1]
+            s2 += g[r + 2]
+            s3 += g[r + 3]
+        for r in range(n - n % 4, n):
+            s0 += g[r]
+        db[j] += (s0 + s1) + (s2 + s3)

@@ -1,0 +1,383 @@
+"""Softmax regression as an object: weights, class labels, prediction, and the model file."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _npz
+from .errors import ModelFormatError
+
+#: The label of a row that does not count, as in the kernels' default `ignore_index`.
+IGNORED_LABEL = -100
+
+_FILE_KIND = "softmax_ext model"
+_FILE_VERSION = 1
+
+
+class SoftmaxModel:
+    """A linear layer followed by softmax: ``P = softmax(x_scale * X W + b)``.
+
+    Parameters
+    ----------
+    W : array_like, shape (D, C)
+        Weights, float32 or float64; integers become float64. Copied, memory order kept.
+    b : array_like, shape (C,), or None
+        Bias. None: a model without one. The wider of the dtypes of `W` and `b` is that of both.
+    classes : array_like, shape (C,), optional
+        Class labels, numbers or strings, all different. None: the labels are 0 to C - 1.
+    x_scale : float, optional
+        Multiplies `X`, inside the kernels: 1/255 for images of bytes.
+    kernels : object with the kernels' functions, optional
+        A `Kernels` handle or the module `softmax_ext.reference`. None: ``softmax_ext.kernels``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, two class labels are the same, or `x_scale` is not finite.
+    TypeError
+        If the dtype of `W`, `b` or `classes` is none of those named.
+
+    Notes
+    -----
+    Wherever a method takes `X`, that is an array (N, D), float32, float64 or uint8, or images
+    (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous.
+
+    Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
+    Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
+    With string `classes`, integers are indices into `classes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import softmax_ext as sx
+    >>> model = sx.SoftmaxModel(np.eye(2), None, classes=["cat", "dog"])
+    >>> X = np.array([[2.0, 1.0], [0.0, 3.0]])
+    >>> model.predict(X).tolist()
+    ['cat', 'dog']
+    >>> model.accuracy(X, ["cat", "cat"])
+    0.5
+    """
+
+    def __init__(
+        self,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        classes: ArrayLike | None = None,
+        x_scale: float = 1.0,
+        *,
+        kernels: Any = None,
+    ) -> None:
+        weights = _as_floats(W, "W")
+        bias = None if b is None else _as_floats(b, "b")
+        if weights.ndim != 2 or weights.shape[1] == 0:
+            raise ValueError(f"W: shape {weights.shape}, wanted (D, C) with C at least 1")
+        if bias is not None and bias.shape != weights.shape[1:]:
+            raise ValueError(f"b: shape {bias.shape}, wanted {weights.shape[1:]} as W has columns")
+        dtype = weights.dtype if bias is None else np.result_type(weights, bias)
+        if not math.isfinite(x_scale):
+            raise ValueError(f"x_scale: {x_scale!r}, wanted a finite number")
+        #: Weights, ndarray of shape (D, C). Training changes it in place.
+        self.W: NDArray[Any] = np.array(weights, dtype, order="K")
+        #: Bias, ndarray of shape (C,), or None.
+        self.b: NDArray[Any] | None = None if bias is None else np.array(bias, dtype)
+        #: Class labels, ndarray of shape (C,), or None.
+        self.classes: NDArray[Any] | None = (
+            None if classes is None else _as_class_labels(classes, weights.shape[1])
+        )
+        #: What multiplies X.
+        self.x_scale = float(x_scale)
+        #: The kernel set in use; None: the default one.
+        self.kernels = kernels
+
+    @classmethod
+    def zeros(
+        cls,
+        n_features: int,
+        n_classes: int,
+        *,
+        dtype: DTypeLike = np.float32,
+        classes: ArrayLike | None = None,
+        x_scale: float = 1.0,
+        kernels: Any = None,
+    ) -> SoftmaxModel:
+        """Make an untrained model: all weights zero, all classes equally probable.
+
+        Parameters
+        ----------
+        n_features, n_classes : int
+            D and C.
+        dtype : float32 or float64, optional
+            Of the weights, and so of all computing with uint8 and float32 `X`.
+        classes, x_scale, kernels
+            As of `SoftmaxModel`.
+
+        Examples
+        --------
+        >>> import softmax_ext as sx
+        >>> sx.SoftmaxModel.zeros(784, 10, x_scale=1 / 255)
+        SoftmaxModel(784 features, 10 classes, float32)
+        """
+        W = np.zeros((n_features, n_classes), dtype)
+        return cls(W, np.zeros(n_classes, dtype), classes, x_scale, kernels=kernels)
+
+    def __repr__(self) -> str:
+        D, C = self.W.shape
+        return f"SoftmaxModel({D} features, {C} classes, {self.W.dtype})"
+
+    def logits(self, X: ArrayLike) -> NDArray[Any]:
+        """Return ``x_scale * X W + b``, shape (N, C)."""
+        kernels = kernels_or_default(self.kernels)
+        result: NDArray[Any] = kernels.linear(
+            self._flatten(X), self.W, self.b, x_scale=self.x_scale
+        )
+        return result
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the probability of each class, shape (N, C); rows sum to 1."""
+        kernels = kernels_or_default(self.kernels)
+        result: NDArray[Any] = kernels.predict_proba(
+            self._flatten(X), self.W, self.b, x_scale=self.x_scale
+        )
+        return result
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the label of the most probable class, shape (N,); its index without `classes`."""
+        indices = self._predict_indices(self._flatten(X))
+        return indices if self.classes is None else self.classes[indices]
+
+    def accuracy(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Return the share of rows whose most probable class is their label.
+
+        With probabilities for `y`, the label is their first maximum. Rows labelled -100 do not
+        count; without any row that does, the accuracy is nan.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` or `y` does not fit the model, or `y` holds an unknown label.
+        """
+        rows = self._flatten(X)
+        target = self._as_target(y, rows.shape[0])
+        return accuracy_of(self._predict_indices(rows), target)
+
+    def loss(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+        """Return the mean cross-entropy in nats, weighted if `sample_weight` (N,) is given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `X` or `y` does not fit the model, or `y` holds an unknown label.
+        IndexError
+            If an integer label is outside [0, C).
+        """
+        rows = self._flatten(X)
+        loss: float = kernels_or_default(self.kernels).linear_cross_entropy(
+            rows,
+            self.W,
+            self.b,
+            self._as_target(y, rows.shape[0]),
+            sample_weight=sample_weight,
+            x_scale=self.x_scale,
+        )
+        return loss
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file: an `.npz` without pickle or compression.
+
+        The file at `path` is the old one or the new one at every moment; a write that fails
+        leaves the old one. `kernels` is not part of the file. No suffix is added to `path`.
+
+        Raises
+        ------
+        ValueError
+            If a weight is nan or infinite; no file is written.
+        OSError
+            If the file cannot be written.
+        """
+        self._require_finite()
+        _npz.write(path, _FILE_KIND, _FILE_VERSION, self._to_arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, kernels: Any = None) -> SoftmaxModel:
+        """Read a model file of `save`.
+
+        Nothing in the file is ever executed, and no more memory is used than a small multiple of
+        its size.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        kernels
+            As of `SoftmaxModel`.
+
+        Raises
+        ------
+        ModelFormatError
+            If the file is not a model file, is damaged, or is of a newer format.
+        OSError
+            If it cannot be read.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import softmax_ext as sx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "model.npz")
+        ...     sx.SoftmaxModel.zeros(4, 3, classes=["cat", "chicken", "dog"]).save(path)
+        ...     sx.SoftmaxModel.load(path)
+        SoftmaxModel(4 features, 3 classes, float32)
+        """
+        arrays = _npz.read(path, _FILE_KIND, _FILE_VERSION, REQUIRED_ENTRIES, OPTIONAL_ENTRIES)
+        return cls._from_arrays(arrays, path, kernels)
+
+    def _to_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = {"W": self.W, "x_scale": np.array(self.x_scale)}
+        if self.b is not None:
+            arrays["b"] = self.b
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        return arrays
+
+    @classmethod
+    def _from_arrays(
+        cls, arrays: dict[str, NDArray[Any]], path: str | os.PathLike[str], kernels: Any
+    ) -> SoftmaxModel:
+        """Make the model in a file's entries, or refuse them."""
+        try:
+            if arrays["x_scale"].shape != ():
+                raise ValueError(f"x_scale: shape {arrays['x_scale'].shape}, wanted a number")
+            x_scale = float(arrays["x_scale"])
+            model = cls(
+                arrays["W"], arrays.get("b"), arrays.get("classes"), x_scale, kernels=kernels
+            )
+            model._require_finite()
+        except (ValueError, TypeError) as error:
+            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error
+        return model
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self.W).all() and (self.b is None or np.isfinite(self.b).all()))
+
+    def _require_finite(self) -> None:
+        if not self._is_finite():
+            raise ValueError("W, b: the model has weights that are nan or infinite")
+
+    def _predict_indices(self, rows: Any) -> NDArray[np.intp]:
+        kernels = kernels_or_default(self.kernels)
+        result: NDArray[np.intp] = kernels.predict(rows, self.W, self.b, x_scale=self.x_scale)
+        return result
+
+    def _flatten(self, X: Any) -> Any:
+        """Make X two-dimensional; a sparse matrix passes as it is."""
+        if hasattr(X, "indptr"):
+            return X
+        rows = X if isinstance(X, np.ndarray) else np.asarray(X)
+        if rows.ndim > 2:
+            rows = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
+        if rows.ndim != 2 or rows.shape[1] != self.W.shape[0]:
+            raise ValueError(
+                f"X: shape {np.shape(X)}, wanted (N, {self.W.shape[0]}) as W has rows, "
+                "or N images of as many numbers"
+            )
+        return rows
+
+    def _as_target(self, y: Any, n: int) -> NDArray[Any]:
+        """Turn labels into indices and check their shape; probabilities pass as they are."""
+        target = y if isinstance(y, np.ndarray) else np.asarray(y)
+        if isinstance(target, np.ma.MaskedArray):
+            raise TypeError("y: a masked array, wanted a plain one; use y.filled()")
+        C = self.W.shape[1]
+        if target.ndim == 2 and target.dtype.kind == "f":
+            if target.shape != (n, C):
+                raise ValueError(f"y: shape {target.shape}, wanted {(n, C)} as X has rows")
+            return target
+        if target.shape != (n,):
+            raise ValueError(
+                f"y: {target.dtype} of shape {target.shape}, wanted ({n},) labels as X has rows, "
+                f"or {(n, C)} floating probabilities"
+            )
+        if self.classes is None:
+            if target.dtype.kind not in "iu" and n > 0:
+                raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
+            return target if n > 0 else target.astype(np.intp)
+        if self.classes.dtype.kind == "U" and target.dtype.kind in "iu":
+            return target
+        return _indices_of(target, self.classes)
+
+
+#: Entries of a model in a file and their dtype kinds, for `_npz.read`; a checkpoint has more.
+REQUIRED_ENTRIES = {"W": "f", "x_scale": "f"}
+OPTIONAL_ENTRIES = {"b": "f", "classes": "iufU"}
+
+
+def kernels_or_default(kernels: Any) -> Any:
+    """Return `kernels`, or the default kernel set for None."""
+    if kernels is not None:
+        return kernels
+    import softmax_ext
+
+    return softmax_ext.kernels
+
+
+def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
+    """Return the share of rows that count whose predicted class is their target's."""
+    labels = target.argmax(axis=1) if target.ndim == 2 else target
+    n_counted = np.count_nonzero(labels != IGNORED_LABEL)
+    return np.count_nonzero(predicted == labels) / n_counted if n_counted else math.nan
+
+
+def _as_floats(value: ArrayLike, name: str) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.dtype.kind in "biu":
+        return array.astype(np.float64)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name}: dtype {array.dtype}, wanted float32 or float64")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
+    labels = _as_labels(np.asarray(classes))
+    # NumPy would make strings of the numbers in a mixed list.
+    mixed = labels.dtype.kind == "U" and not all(
+        isinstance(label, str) for label in np.asarray(classes, dtype=object).flat
+    )
+    if mixed or labels.dtype.kind not in "iufU":
+        raise TypeError(f"classes: {classes!r:.80}, wanted all numbers or all strings")
+    if labels.shape != (n,):
+        raise ValueError(f"classes: shape {labels.shape}, wanted ({n},) as W has columns")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError("classes: a label is nan or infinite")
+    unique, counts = np.unique(labels, return_counts=True)
+    if len(unique) < n:
+        raise ValueError(f"classes: {unique[counts.argmax()].item()!r} comes more than once")
+    return np.array(labels)
+
+
+def _as_labels(array: NDArray[Any]) -> NDArray[Any]:
+    """Give labels held as Python objects, or as NumPy's StringDType, a plain dtype."""
+    return np.array(array.tolist()) if array.dtype.kind in "OT" else array
+
+
+def _indices_of(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the index in `classes` of each label in y."""
+    labels = _as_labels(y)
+    if labels.size == 0:
+        return np.zeros(0, np.intp)
+    if labels.dtype.kind not in "iufU":
+        raise TypeError(f"y: dtype {labels.dtype}, wanted class labels: numbers or strings")
+    if (labels.dtype.kind == "U") != (classes.dtype.kind == "U"):
+        raise ValueError(f"y: label {labels[0].item()!r} at row 0 is not one of the classes")
+    order = np.argsort(classes)
+    place = np.searchsorted(classes, labels, sorter=order)
+    indices: NDArray[np.intp] = order[np.minimum(place, len(classes) - 1)]
+    unknown = np.flatnonzero(classes[indices] != labels)
+    if unknown.size:
+        row = unknown[0]
+        raise ValueError(f"y: label {labels[row].item()!r} at row {row} is not one of the classes")
+    return indices

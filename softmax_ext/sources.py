@@ -1,0 +1,274 @@
+"""What the command line's ``--data`` names, as arrays: known data sets, and files of the user's."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataFormatError
+
+__all__ = ["Part", "Source", "load_source"]
+
+#: Data sets that are known by name.
+NAMES = ("fashion-mnist", "two-by-two")
+
+_TWO_BY_TWO_TRAIN, _TWO_BY_TWO_TEST = 3000, 600
+#: One example in this many is held out where the data has no test part of its own.
+_HOLD_OUT = 10
+
+#: Names of the arrays in an .npz: images and labels to train on, then those to test with.
+_NPZ_NAMES = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("X", "y", "X_test", "y_test"),
+)
+_IDX_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_DEFLATE_MAX_RATIO = 1032  # no deflate stream unpacks to more than this many times its size
+
+
+class Part(NamedTuple):
+    """Examples and their classes."""
+
+    #: (N, D) or images (N, height, width), of any real dtype.
+    X: NDArray[Any]
+    #: Class indices, (N,).
+    y: NDArray[Any]
+
+
+class Source(NamedTuple):
+    """A data set: its parts, and what its classes are called."""
+
+    name: str
+    train: Part
+    #: None where the data has no test part of its own.
+    test: Part | None
+    #: The name of class k at position k.
+    class_names: tuple[str, ...]
+    #: Whether the names say more than the indices do.
+    is_named: bool
+
+    def indices_for(self, part: Part, class_names: tuple[str, ...]) -> NDArray[Any]:
+        """The classes of a part as indices into a model's classes.
+
+        Names are matched with names. A data set without names of its own, and one with other
+        names but as many, goes by position.
+        """
+        if set(self.class_names) <= set(class_names):
+            position = {name: k for k, name in enumerate(class_names)}
+            places = np.array([position[name] for name in self.class_names])
+            return np.take(places, part.y)
+        if len(self.class_names) != len(class_names):
+            raise ValueError(
+                f"{self.name}: its {len(self.class_names)} classes"
+                f" ({_shortened(self.class_names)}) are not the model's {len(class_names)}"
+                f" ({_shortened(class_names)})"
+            )
+        return part.y
+
+    def with_test(self) -> Source:
+        """The same with a test part: if need be, every tenth example of a fixed random order."""
+        if self.test is not None:
+            return self
+        n = len(self.train.y)
+        if n < 2:
+            raise ValueError(f"{self.name}: {n} examples, wanted at least 2, one of them to test")
+        # The seed is fixed: a resumed run, or one with another --seed, holds out the same.
+        order = np.random.default_rng(0).permutation(n)
+        n_test = max(1, n // _HOLD_OUT)
+        X, y = self.train
+        held, kept = np.sort(order[:n_test]), np.sort(order[n_test:])
+        return self._replace(train=Part(X[kept], y[kept]), test=Part(X[held], y[held]))
+
+
+def load_source(
+    data: str,
+    *,
+    labels: str | None = None,
+    root: str | None = None,
+    download: bool = True,
+) -> Source:
+    """Load what ``--data`` names.
+
+    Parameters
+    ----------
+    data : str
+        ``fashion-mnist``, ``two-by-two``, a folder of IDX files named as MNIST's, an ``.npz``, or
+        an ``.npy`` of examples.
+    labels : str, optional
+        The ``.npy`` of labels that goes with an ``.npy`` of examples.
+    root, download
+        Of `softmax_ext.datasets.load_fashion_mnist`.
+
+    Raises
+    ------
+    DataFormatError
+        If a file is damaged or does not hold what it should.
+    OSError
+        If a file cannot be read, or a download fails.
+    ValueError
+        If examples and labels do not fit each other, or nothing is known by this name.
+    """
+    if labels is not None and not data.endswith(".npy"):
+        raise ValueError(f"--labels goes with an .npy file of examples, not with {data}")
+    if data == "fashion-mnist":
+        return _fashion_mnist(root, download)
+    if data == "two-by-two":
+        return _two_by_two()
+    if os.path.isdir(data):
+        return _idx_folder(data)
+    if not os.path.isfile(data):
+        known = " and ".join(NAMES)
+        raise FileNotFoundError(
+            f"{data}: neither a file, nor a folder, nor one of the known data sets {known}"
+        )
+    if data.endswith(".npz"):
+        return _npz(data)
+    if not data.endswith(".npy"):
+        raise ValueError(f"{data}: wanted an .npz, an .npy, or a folder of IDX files")
+    if labels is None:
+        raise ValueError(f"{data} holds examples only; name the file of labels: --labels FILE")
+    return _source(data, [(open_npy(data), open_npy(labels))], None)
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return ", ".join(names if len(names) <= 3 else (*names[:2], "...", names[-1]))
+
+
+def _fashion_mnist(root: str | None, download: bool) -> Source:
+    from . import datasets
+
+    data = datasets.load_fashion_mnist(root, download=download)
+    train = Part(data.train_images, data.train_labels)
+    test = Part(data.test_images, data.test_labels)
+    return Source("Fashion-MNIST", train, test, data.class_names, True)
+
+
+def _two_by_two() -> Source:
+    from . import datasets
+
+    train = datasets.make_two_by_two(_TWO_BY_TWO_TRAIN, seed=0)
+    test = datasets.make_two_by_two(_TWO_BY_TWO_TEST, seed=1)
+    return Source(
+        "two-by-two",
+        Part(train.images, train.labels),
+        Part(test.images, test.labels),
+        train.class_names,
+        True,
+    )
+
+
+def _idx_folder(folder: str) -> Source:
+    from . import datasets
+
+    arrays = []
+    for name in _IDX_NAMES:
+        paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz")]
+        found = [path for path in paths if os.path.exists(path)]
+        if not found:
+            raise FileNotFoundError(f"{folder}: has no {name} or {name}.gz")
+        arrays.append(datasets.read_idx(found[0]))
+    return _source(folder, [(arrays[0], arrays[1]), (arrays[2], arrays[3])], None)
+
+
+def _npz(path: str) -> Source:
+    arrays = _read_npz(path)
+    for names in _NPZ_NAMES:
+        if names[0] in arrays and names[1] in arrays:
+            pairs = [(arrays[names[0]], arrays[names[1]])]
+            if names[2] in arrays and names[3] in arrays:
+                pairs.append((arrays[names[2]], arrays[names[3]]))
+            return _source(path, pairs, arrays.get("class_names"))
+    wanted = ", or ".join(f"{x} and {y}" for x, y, *_ in _NPZ_NAMES)
+    raise DataFormatError(f"{path}: holds {', '.join(arrays) or 'nothing'}; wanted {wanted}")
+
+
+def _read_npz(path: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz; none of them larger than the file makes possible, none pickled."""
+    import zipfile
+    import zlib
+
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for entry in archive.infolist():
+                    if entry.file_size > size * _DEFLATE_MAX_RATIO:
+                        raise ValueError(f"{entry.filename} cannot be that large")
+                    with archive.open(entry) as content:
+                        _check_npy_size(content, entry.file_size)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as npz:
+                return {name: npz[name] for name in npz.files}
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
+            raise DataFormatError(f"{path}: not a sound .npz file ({error})") from error
+
+
+def _check_npy_size(content: Any, size: int) -> None:
+    """ValueError unless the .npy in a zip file is as long as its header says."""
+    version = np.lib.format.read_magic(content)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(content)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if math.prod(shape) * dtype.itemsize + content.tell() != size:
+        raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
+
+
+def open_npy(path: str) -> NDArray[Any]:
+    """The array of an .npy, mapped and so not read before it is used."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataFormatError(f"{path}: not a sound .npy file ({error})") from error
+    return array
+
+
+def _source(
+    name: str,
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]],
+    class_names: NDArray[Any] | None,
+) -> Source:
+    """Check examples against labels, and turn labels of any kind into class indices."""
+    for X, labels in pairs:
+        if X.ndim < 2 or X.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: examples of {X.dtype} {X.shape}, wanted numbers (N, ...)")
+        if labels.shape != X.shape[:1]:
+            raise ValueError(
+                f"{name}: labels of shape {labels.shape} for {len(X)} examples, wanted ({len(X)},)"
+            )
+        if X.shape[1:] != pairs[0][0].shape[1:]:
+            raise ValueError(
+                f"{name}: examples of shape {X.shape[1:]} to test, {pairs[0][0].shape[1:]} to train"
+            )
+        if labels.dtype.kind not in "iuU":
+            raise ValueError(f"{name}: labels of {labels.dtype}, wanted integers or strings")
+    every = np.concatenate([labels for _, labels in pairs])
+    if not every.size:
+        raise ValueError(f"{name}: holds no examples")
+    if class_names is not None:
+        names = tuple(str(label) for label in class_names.tolist())
+        indices = every
+        if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(names):
+            raise ValueError(f"{name}: labels beside class_names, wanted 0 to {len(names) - 1}")
+    else:
+        values, indices = np.unique(every, return_inverse=True)
+        names = tuple(str(label) for label in values.tolist())
+    is_named = names != tuple(str(k) for k in range(len(names)))
+    parts, start = [], 0
+    for X, labels in pairs:
+        parts.append(Part(X, indices[start : start + len(labels)]))
+        start += len(labels)
+    return Source(name, parts[0], parts[1] if len(parts) > 1 else None, names, is_named)

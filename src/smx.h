@@ -1,0 +1,85 @@
+/* The contract between the drivers (Cython) and the leaves (C).
+
+   A table holds, for one instruction set, the leaves for float32 and for float64.
+   A leaf works on a block of rows and knows nothing of Python. Rules for all of them:
+
+   * `real` is float in table->f32 and double in table->f64; pointers to it are void * here so
+     that one struct serves both.
+   * Every size and leading dimension (ld...) counts elements, not bytes, and may be 0.
+   * Pointers need the alignment of a byte only. Nothing may overlap unless a leaf says so.
+   * Leaves allocate nothing, keep nothing and cannot fail.
+   * "Class-major" means element (row r, class c) at L[c*ldl + r]: the lanes of a vector are rows,
+     so a softmax needs no sum across lanes, whatever the number of classes.
+   * NaN and infinity travel as IEEE arithmetic lets them; a row never touches another row.
+   * The result of a row (or of a column of a gradient) depends on its own numbers and on D and C,
+     never on its neighbours, its place in the block or the memory layout. */
+#ifndef SMX_H
+#define SMX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef ptrdiff_t smx_idx;
+
+enum smx_mode {
+    SMX_STATS = 0, /* only mx and logsum */
+    SMX_PROB = 1,  /* out = scale * softmax(x) */
+    SMX_LOG = 2    /* out = log_softmax(x) */
+};
+
+typedef struct {
+    smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
+    smx_idx row_block; /* rows per block that the fused loop likes while W stays in cache */
+    smx_idx cols_max;  /* up to so many classes softmax goes class-major, above row by row */
+
+    /* dst[j*ldd + i] = src[i*lds + j] for i < n, j < m. */
+    void (*transpose)(smx_idx n, smx_idx m, const void *src, smx_idx lds, void *dst, smx_idx ldd);
+
+    /* n rows of real from n rows of uint8: dst[i*ldd + j] = src[i][j], j < d. */
+    void (*widen_u8)(smx_idx n, smx_idx d, const void *const *src, void *dst, smx_idx ldd);
+
+    /* Class-major softmax of n rows and c classes.
+       mx_in: the rows' maxima if known, else NULL. scale: a factor per row, or NULL for 1.
+       out (PROB, LOG) may be x itself. mx, logsum: per row, or NULL; the log-sum-exp is
+       mx + logsum. Where a row's maximum is infinite, logsum is NaN. */
+    void (*softmax_cols)(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                         const void *mx_in, const void *scale, void *out, smx_idx ldo,
+                         void *mx, void *logsum);
+
+    /* The same with each row's c >= lanes classes side by side: element (r, c) at x[r*ldx + c]. */
+    void (*softmax_rows)(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                         const void *scale, void *out, smx_idx ldo, void *mx, void *logsum);
+
+    /* Class-major: mx[r] = the largest of the row, arg[r] = the first class that has it; a NaN
+       counts as largest, as in numpy.argmax. n is rounded up to lanes. */
+    void (*argmax_cols)(smx_idx n, smx_idx c, const void *x, smx_idx ldx, void *mx, int32_t *arg);
+
+    /* Class-major logits: L[c*ldl + r] = x[r] . Wt[c] + b[c] for r < n (n a multiple of 4), c < C.
+       x: n pointers to rows of d >= lanes numbers (logits_u8: of d bytes). Wt: C rows of ldw.
+       b may be NULL. next: as many rows that will be wanted soon (prefetch hints), or NULL. */
+    void (*logits)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
+                   smx_idx ldw, const void *b, void *L, smx_idx ldl, const void *const *next);
+    void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
+                      smx_idx ldw, const void *b, void *L, smx_idx ldl, const void *const *next);
+
+    /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d.
+       The d % lanes last columns come, as one vector of the last `lanes` columns, at
+       out[i*ldo + d - d % lanes]: of it the caller uses the last d % lanes numbers.
+       Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt. */
+    void (*outer)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
+                  const void *const *B, void *out, smx_idx ldo, const void *const *next);
+    void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
+                     const void *const *B, void *out, smx_idx ldo, const void *const *next);
+} smx_leaves;
+
+typedef struct {
+    const char *name;
+    smx_leaves f32, f64;
+} smx_table;
+
+/* The tables compiled in, best first, and whether this processor and system can run one. */
+extern const smx_table *const smx_tables[];
+extern const int smx_n_tables;
+int smx_can_run(const smx_table *table);
+
+#endif

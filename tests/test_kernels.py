@@ -1,0 +1,389 @@
+"""Every kernel against the float64 reference, over shapes, dtypes and options.
+
+The cases are dealt from a seeded deck (see problems.py), so that each size, dtype and option comes
+up in many combinations; the bounds are in tolerances.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from problems import (
+    CS,
+    FLOATS,
+    LABEL_DTYPES,
+    NS,
+    REDUCTIONS,
+    Case,
+    Problem,
+    assert_same_bits,
+    assert_within,
+    cases,
+    deck,
+    oracle,
+)
+from tolerances import LinearTerms, Terms, linear_bound, softmax_bound, units
+
+from softmax_ext import reference
+
+# W of more than 8 MiB is worked on in panels of classes.
+LARGE_W = [
+    Case(5, 1000, 2300, "float32", with_dX=True),
+    Case(70, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),
+    Case(9, 700, 3300, "float32", "uint8", x_scale=1 / 255, reduction="none", rows=True),
+]
+SMALL = cases(1, 120)
+ALL = SMALL + LARGE_W
+
+
+def same_signature(a, b):
+    def plain(f):
+        return [(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
+
+    return plain(a) == plain(b)
+
+
+@pytest.mark.parametrize("name", [n for n in reference.__all__ if n != "one_hot"])
+def test_the_same_signatures_as_the_reference(compiled, name):
+    assert same_signature(getattr(compiled, name), getattr(reference, name))
+
+
+# The linear layer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_linear(kernels, case):
+    p = Problem(case)
+    expected, bound = oracle("linear", p.linear), linear_bound(p)
+    logits = kernels.linear(**p.linear)
+    assert logits.dtype == case.dtype
+    assert_within(logits, expected, bound)
+    out = np.full_like(logits, 7)
+    assert kernels.linear(**p.linear, out=out) is out
+    assert_same_bits(out, logits)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_predict_and_predict_proba(kernels, case):
+    p = Problem(case)
+    logits, error = oracle("linear", p.linear), linear_bound(p)
+    worst = error.max(axis=1, keepdims=True, initial=0)
+    proba = kernels.predict_proba(**p.linear)
+    assert proba.dtype == case.dtype
+    assert_within(proba, reference.softmax(logits), softmax_bound(logits, case.dtype, worst))
+
+    predicted = kernels.predict(**p.linear)
+    assert predicted.dtype == np.intp
+    assert predicted.shape == (case.n,)
+    chosen = logits[np.arange(case.n), predicted]
+    assert (chosen >= logits.max(axis=1) - 2 * worst[:, 0]).all()
+    # It is the prediction that the very logits of this set of kernels make.
+    assert_same_bits(predicted, kernels.linear(**p.linear).argmax(axis=1))
+
+
+# Softmax along an axis ----------------------------------------------------------------------------
+
+SHAPES = [
+    *({"shape": (d["n"], d["c"]), "axis": -1} for d in deck(2, 40, n=NS, c=CS)),
+    *({"shape": (d["c"], d["n"]), "axis": 0} for d in deck(3, 24, n=NS[1:], c=CS)),
+    {"shape": (17,), "axis": -1},
+    {"shape": (4, 5, 6), "axis": 0},
+    {"shape": (4, 33, 6), "axis": 1},
+    {"shape": (4, 5, 100), "axis": 2},
+    {"shape": (4, 5, 6), "axis": (0, 2)},
+    {"shape": (4, 5, 6), "axis": (2, 1)},
+    {"shape": (3, 4, 5), "axis": (-3, 1)},
+    {"shape": (2, 3, 4, 5), "axis": (1, 3)},
+    {"shape": (4, 5, 6), "axis": None},
+    {"shape": (200, 30), "axis": None},
+]
+SCALES = [1, 8, 50]
+
+
+def shape_id(s):
+    return f"{'x'.join(map(str, s['shape']))}-axis{s['axis']}"
+
+
+def axes_last(x, axis):
+    """The axes of a sum flattened to the last one."""
+    axes = range(x.ndim) if axis is None else np.atleast_1d(axis)
+    moved = np.moveaxis(x, list(axes), range(-len(axes), 0))
+    kept = moved.shape[: moved.ndim - len(axes)]
+    return moved.reshape(*kept, -1) if x.size else moved
+
+
+@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
+@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
+def test_softmax_family(kernels, spec, dtype, rng):
+    shape, axis = spec["shape"], spec["axis"]
+    for scale in SCALES:
+        x = rng.normal(0, scale, shape).astype(dtype)
+        wide = x.astype(np.float64)
+        y = axes_last(wide, axis)
+        # How far float16 results are from the float32 numbers they are rounded from.
+        inner = "float32" if dtype == "float16" else dtype
+
+        p = kernels.softmax(x, axis)
+        assert (p.shape, p.dtype) == (x.shape, dtype)
+        bound = softmax_bound(y, inner)
+        if dtype == "float16":
+            bound = bound + units("softmax", dtype) * (reference.softmax(y) + 1e-4)
+        assert_within(axes_last(p, axis), reference.softmax(y), bound)
+
+        log_p = kernels.log_softmax(x, axis)
+        assert (log_p.shape, log_p.dtype) == (x.shape, dtype)
+        expected = reference.log_softmax(y)
+        slack = units("log_softmax", inner) + (dtype == "float16") * units("log_softmax", dtype)
+        assert_within(axes_last(log_p, axis), expected, np.abs(expected) * slack + 1e-7 * (
+            dtype == "float16"))  # fmt: skip
+
+        z, expected = kernels.logsumexp(x, axis), reference.logsumexp(wide, axis)
+        assert (np.shape(z), z.dtype) == (expected.shape, dtype)
+        m = wide.max(axis=axis)
+        slack = units("logsumexp", inner) * (np.abs(m) + np.abs(expected - m))
+        assert_within(z, expected, slack + (dtype == "float16") * units("logsumexp", dtype) * (
+            np.abs(expected) + 1e-4))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("spec", SHAPES[::5], ids=shape_id)
+def test_softmax_family_out(kernels, spec, name, dtype, rng):
+    f = getattr(kernels, name)
+    x = rng.normal(0, 5, spec["shape"]).astype(dtype)
+    expected = f(x, spec["axis"])
+    out = np.full_like(x, 7)
+    assert f(x, spec["axis"], out=out) is out
+    assert_same_bits(out, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("spec", SHAPES[::5], ids=shape_id)
+def test_keepdims(kernels, spec, dtype, rng):
+    x = rng.normal(0, 5, spec["shape"]).astype(dtype)
+    z = kernels.logsumexp(x, spec["axis"], keepdims=True)
+    assert z.shape == x.sum(axis=spec["axis"], keepdims=True).shape
+    assert_same_bits(z.ravel(), np.ravel(kernels.logsumexp(x, spec["axis"])))
+
+
+@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
+@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
+def test_entropy_and_kl_divergence(kernels, spec, dtype, rng):
+    shape, axis = spec["shape"], spec["axis"]
+    if 0 in shape:
+        shape = tuple(max(n, 1) for n in shape)
+    raw = rng.exponential(size=(2, *shape)) * (rng.random((2, *shape)) < 0.8)
+    p, q = (raw / np.maximum(raw.sum(axis=-1, keepdims=True), 1)).astype(dtype)
+    q = np.maximum(q, np.finfo(dtype).smallest_normal)
+    wide_p, wide_q = p.astype(np.float64), q.astype(np.float64)
+    inner = "float32" if dtype == "float16" else dtype
+    half = dtype == "float16"
+
+    h, expected = kernels.entropy(p, axis), reference.entropy(wide_p, axis)
+    assert (np.shape(h), h.dtype) == (np.shape(expected), dtype)
+    slack = units("entropy", inner) + half * units("entropy", dtype)
+    assert_within(h, expected, slack * expected + half * 1e-7)
+
+    kl, expected = kernels.kl_divergence(p, q, axis), reference.kl_divergence(wide_p, wide_q, axis)
+    assert (np.shape(kl), kl.dtype) == (np.shape(expected), dtype)
+    with np.errstate(all="ignore"):
+        terms = np.where(wide_p == 0, 0, np.abs(wide_p * np.log(wide_p / wide_q)))
+    slack = units("kl_divergence", inner) * terms.sum(axis=axis)
+    assert_within(kl, expected, slack + half * (units("entropy", dtype) * np.abs(expected) + 1e-7))
+
+
+def test_kl_divergence_broadcasts(kernels, rng):
+    p, q = rng.dirichlet(np.ones(5), 7), rng.dirichlet(np.ones(5))
+    np.testing.assert_allclose(
+        kernels.kl_divergence(p, q), [kernels.kl_divergence(row, q) for row in p], rtol=1e-15
+    )
+
+
+# Cross-entropy of given logits --------------------------------------------------------------------
+
+
+def given_logits(case):
+    """The same problem with its logits as the input, rounded to the dtype."""
+    p = Problem(case)
+    logits = oracle("linear", p.linear).astype(case.dtype)
+    return {"logits": logits, "target": p.target, **p.options}
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_cross_entropy(kernels, case):
+    arguments = given_logits(case)
+    expected = oracle("cross_entropy_with_grad", arguments)
+    wide = arguments["logits"].astype(np.float64)
+    bounds = Terms(wide, case.dtype, arguments["target"], **Problem(case).options)
+
+    loss = kernels.cross_entropy(**arguments)
+    if case.reduction == "none":
+        assert (loss.dtype, loss.shape) == (case.dtype, (case.n,))
+    else:
+        assert type(loss) is float
+    assert_within(loss, expected.loss, bounds.loss)
+
+    result = kernels.cross_entropy_with_grad(**arguments)
+    assert type(result).__name__ == "CrossEntropyResult"
+    assert_same_bits(result.loss, loss)
+    assert result.dlogits.dtype == case.dtype
+    assert_within(result.dlogits, expected.dlogits, bounds.gradient)
+
+    out = np.full_like(result.dlogits, 7)
+    again = kernels.cross_entropy_with_grad(**arguments, out=out)
+    assert again.dlogits is out
+    assert_same_bits(again, result)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 10, 3, 2), (2, 3, 2, 2, 2), (2, 33, 9)], ids=str)
+def test_cross_entropy_with_the_classes_on_axis_1(kernels, shape, reduction, soft, dtype, rng):
+    logits = rng.normal(0, 3, shape).astype(dtype)
+    n, c = shape[:2]
+    options = {"reduction": reduction, "weight": rng.uniform(0.1, 2, c), "label_smoothing": 0.1}
+    options["sample_weight"] = rng.uniform(0.1, 2, n)
+    if soft:
+        target = np.moveaxis(rng.dirichlet(np.ones(c), (n, *shape[2:])), -1, 1)
+    else:
+        target = rng.integers(0, c, (n, *shape[2:]))
+        target[0, 0] = -100
+    result = kernels.cross_entropy_with_grad(logits, target, **options)
+    expected = oracle("cross_entropy_with_grad", {"logits": logits, "target": target, **options})
+    assert np.shape(result.loss) == ((n, *shape[2:]) if reduction == "none" else ())
+    assert result.dlogits.shape == shape
+    tolerance = {"rtol": 50 * np.finfo(dtype).eps, "atol": 20 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(result.loss, expected.loss, **tolerance)
+    np.testing.assert_allclose(result.dlogits, expected.dlogits, **tolerance)
+    assert_same_bits(kernels.cross_entropy(logits, target, **options), result.loss)
+
+
+# All together ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_linear_cross_entropy(kernels, case):
+    p = Problem(case)
+    loss = kernels.linear_cross_entropy(**p.loss)
+    if case.reduction == "none":
+        assert (loss.dtype, loss.shape) == (case.dtype, (case.n,))
+    else:
+        assert type(loss) is float
+    assert_within(loss, oracle("linear_cross_entropy", p.loss), LinearTerms(p, p.loss).loss)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_linear_cross_entropy_with_grad(kernels, case):
+    p = Problem(case)
+    result = kernels.linear_cross_entropy_with_grad(**p.gradient)
+    expected = oracle("linear_cross_entropy_with_grad", p.gradient)
+    bounds = LinearTerms(p, p.picked)
+    n = len(p.picked["X"])
+
+    assert type(result).__name__ == "LinearCrossEntropyResult"
+    if case.reduction == "none":
+        assert (result.loss.dtype, result.loss.shape) == (case.dtype, (n,))
+    else:
+        assert type(result.loss) is float
+    assert_within(result.loss, expected.loss, bounds.loss)
+
+    assert (result.dW.dtype, result.dW.shape) == (case.dtype, (case.d, case.c))
+    assert result.dW.flags[f"{case.w_order}_CONTIGUOUS"]
+    assert_within(result.dW, expected.dW, bounds.dW)
+    if case.bias:
+        assert (result.db.dtype, result.db.shape) == (case.dtype, (case.c,))
+        assert_within(result.db, expected.db, bounds.db)
+    else:
+        assert result.db is None
+    if case.with_dX:
+        assert (result.dX.dtype, result.dX.shape) == (case.dtype, (n, case.d))
+        assert_within(result.dX, expected.dX, bounds.dX)
+        assert not result.dX[~bounds.kept].any()
+    else:
+        assert result.dX is None
+
+    assert type(result.total_weight) is float
+    assert result.total_weight == pytest.approx(expected.total_weight, rel=1e-12)
+    assert type(result.n_correct) is int
+    undecided = np.count_nonzero(bounds.undecided() & bounds.kept)
+    assert abs(result.n_correct - expected.n_correct) <= undecided
+
+
+@pytest.mark.parametrize("case", ALL[::6] + LARGE_W, ids=str)
+@pytest.mark.parametrize("form", ["tuple", "earlier-result", "some", "other-order"])
+def test_linear_cross_entropy_with_grad_out(kernels, case, form):
+    p = Problem(case)
+    f = kernels.linear_cross_entropy_with_grad
+    expected = f(**p.gradient)
+    old = [None if a is None else np.full_like(a, 7) for a in expected[1:4]]
+    if form == "other-order":
+        order = {"C": "F", "F": "C"}[case.w_order]
+        old = [None if a is None else np.asarray(a, order=order) for a in old]
+    if form == "some":
+        old = [None, old[1], None]
+    out = tuple(old)
+    if form == "earlier-result":
+        out = expected._replace(dW=old[0], db=old[1], dX=old[2])
+    elif old[2] is None and form == "tuple":
+        out = out[:2]
+    result = f(**p.gradient, out=out)
+    for given, used in zip(old, result[1:4], strict=True):
+        assert given is None or used is given
+    assert_same_bits(result, expected)
+
+
+# Which rows, which labels -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", LABEL_DTYPES)
+@pytest.mark.parametrize("c", [10, 100])
+def test_labels_of_any_integer_dtype(kernels, dtype, c):
+    p = Problem(Case(65, 17, c))
+    expected = kernels.linear_cross_entropy_with_grad(**p.gradient)
+    given = kernels.cross_entropy_with_grad(p.X @ p.W, p.target)
+    for target in (p.target.astype(dtype), p.target.astype(np.dtype(dtype).newbyteorder(">"))):
+        result = kernels.linear_cross_entropy_with_grad(**p.gradient | {"target": target})
+        assert_same_bits(result, expected)
+        assert_same_bits(kernels.cross_entropy_with_grad(p.X @ p.W, target), given)
+
+
+@pytest.mark.parametrize("dtype", LABEL_DTYPES)
+def test_rows_of_any_integer_dtype(kernels, dtype):
+    p = Problem(Case(65, 17, 10))
+    f = kernels.linear_cross_entropy_with_grad
+    rows = np.array([3, 64, 3, 0, 17])
+    expected = f(**p.gradient | {"rows": rows})
+    assert_same_bits(f(**p.gradient | {"rows": rows.astype(dtype)}), expected)
+    assert_same_bits(f(**p.gradient | {"rows": rows.tolist()}), expected)
+    assert_same_bits(f(**p.gradient | {"rows": rows - 65}), expected)
+    assert_same_bits(f(**p.gradient | {"rows": rows.astype(">i4")}), expected)
+    assert_same_bits(f(**p.gradient | {"rows": np.repeat(rows, 2)[::2]}), expected)
+
+
+def test_a_row_that_comes_twice_counts_twice(kernels):
+    p = Problem(Case(5, 7, 3, reduction="sum"))
+    f = kernels.linear_cross_entropy_with_grad
+    once, twice = (f(**p.gradient | {"rows": rows}) for rows in ([2, 4], [2, 4, 2]))
+    again = f(**p.gradient | {"rows": [2]})
+    for i in (0, 1, 2, 4, 5):
+        np.testing.assert_allclose(twice[i], once[i] + again[i], rtol=1e-13)
+    assert_same_bits(twice.dX[2], twice.dX[0])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_an_empty_minibatch(kernels, dtype):
+    p = Problem(Case(5, 7, 3, dtype))
+    f = kernels.linear_cross_entropy_with_grad
+    mean, total = (
+        f(**p.gradient | {"rows": np.zeros(0, int), "reduction": r}) for r in ("mean", "sum")
+    )
+    assert np.isnan(mean.loss)
+    assert total.loss == 0
+    for result in (mean, total):
+        assert (result.total_weight, result.n_correct) == (0, 0)
+        assert not result.dW.any()
+        assert not result.db.any()
+        assert result.dX.shape == (0, 7)

@@ -1,0 +1,237 @@
+"""What the documents say is true, and the commands they name are there."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softmax_ext
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/README.md"]
+TARGETS = {"demo", "test", "bench", "lint", "build", "peers", "clean", "distclean"}
+
+#: Every module of the package but the command's own entrance.
+MODULES = sorted(
+    module.name
+    for module in pkgutil.iter_modules(softmax_ext.__path__, "softmax_ext.")
+    if not module.name.endswith("__main__")
+)
+
+
+def text(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def python_blocks(document: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text(document), flags=re.M | re.S)
+
+
+def shell_commands(document: str) -> list[str]:
+    blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```$", text(document), flags=re.M | re.S)
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"(?ms)^```.*?^```$", "", text(document)))
+    return [line.strip() for block in blocks for line in block.splitlines()] + spans
+
+
+def run(*command, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("number", range(len(python_blocks("README.md"))))
+def test_readme_code_runs_as_written(number, tmp_path):
+    code = python_blocks("README.md")[number]
+    if "load_fashion_mnist" in code:
+        try:
+            softmax_ext.datasets.load_fashion_mnist(download=False)
+        except FileNotFoundError:
+            pytest.skip("Fashion-MNIST is not on this machine")
+    done = run(sys.executable, "-W", "error", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_shows_code_and_the_two_commands():
+    assert python_blocks("README.md")
+    commands = [line.split("#")[0].strip() for line in shell_commands("README.md")]
+    assert commands[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_make_knows_target(target):
+    done = run("make", "--dry-run", target, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_only_targets_that_are(document):
+    named = {
+        word
+        for command in shell_commands(document)
+        if re.match(r"make\s", command)
+        for word in command.split("#")[0].split('"')[0].split()[1:]
+        if "=" not in word
+    }
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_only_files_that_are(document):
+    """A path in backquotes or in a link is there, beside the document or from the root."""
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text(document))
+    named = [link for link in links if not re.match(r"[a-z]+:", link)]
+    for span in shell_commands(document):
+        for word in span.split():
+            word = word.strip("'\"(),;:")
+            # <isa> and * stand for several names; what make writes is not there before it ran.
+            if re.search(r"[<>*{}$=]|^/|^~|^-|://", word):
+                continue
+            if re.match(r"(\./)?(demo|bench/results|\.venv|dist|build)(/|$)", word):
+                continue
+            if re.search(
+                r"^(src|softmax_ext|tests|bench|tools|\.ci)/|\.(py|pyx|pxd|pyi|md|c|h|inc|toml|sh)(::\S*)?$",
+                word,
+            ):
+                named.append(word.split("::")[0])
+    places = [ROOT, (ROOT / document).parent]
+    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    assert not missing
+
+
+def test_changelog_tells_of_this_version():
+    assert re.search(
+        rf"^## \[{re.escape(softmax_ext.__version__)}\] - \d{{4}}-\d\d-\d\d$",
+        text("CHANGELOG.md"),
+        flags=re.M,
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if error.name is None or error.name.startswith("softmax_ext"):
+            raise
+        pytest.skip(f"{name} needs {error.name}, which is not installed")
+    globs = {"np": np, "sx": softmax_ext}
+    failed, _ = doctest.testmod(module, extraglobs=globs)
+    assert not failed
+
+
+def test_make_builds_with_the_declared_build_requirements():
+    """`make` builds without isolation; its environment must hold what isolation would."""
+    assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tools").glob("*.sh")))
+def test_tool_is_a_shell_script_that_can_run(script):
+    path = ROOT / "tools" / script
+    assert os.access(path, os.X_OK)
+    done = run("sh", "-n", path)
+    assert done.returncode == 0, done.stderr
+
+
+def fake(folder: Path, name: str, script: str) -> Path:
+    """A command of the test's own."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_make_venv_wants_an_interpreter(tmp_path):
+    done = run(ROOT / "tools/make_venv.sh", "no-such-python", tmp_path / "venv")
+    assert done.returncode != 0
+    assert "no interpreter 'no-such-python'" in done.stderr
+    assert "install Python 3.10" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_make_venv_refuses_an_old_interpreter(tmp_path):
+    old = fake(tmp_path, "python", "exit 1")
+    done = run(ROOT / "tools/make_venv.sh", old, tmp_path / "venv")
+    assert done.returncode != 0
+    assert "older than Python 3.10" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_make_venv_names_what_is_missing(tmp_path):
+    """An interpreter without Python.h that is not the distribution's: nothing is installed."""
+    script = f"""
+case "$*" in
+    -) cat >/dev/null; echo "the header Python.h" ;;
+    *base_prefix*) echo /opt/python ;;
+    *) exec '{sys.executable}' "$@" ;;
+esac"""
+    lacking = fake(tmp_path, "python", script)
+    done = run(ROOT / "tools/make_venv.sh", lacking, tmp_path / "venv")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert done.returncode != 0
+    assert "has not got the header Python.h" in done.stderr
+    assert f"python{version}-dev" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ensurepip") is None, reason="this Python has no ensurepip"
+)
+def test_make_venv_keeps_what_is_whole_and_remakes_the_rest(tmp_path):
+    environment = tmp_path / "venv"
+    making = (ROOT / "tools/make_venv.sh", sys.executable, environment)
+    kept = environment / "kept"
+
+    # Whole: it has this interpreter and the stamp.
+    venv.create(environment, with_pip=False)
+    (environment / ".made").touch()
+    kept.touch()
+    assert run(*making).returncode == 0
+    assert kept.exists()
+
+    # Interrupted before the end: no stamp, and no pip yet.
+    (environment / ".made").unlink()
+    assert run(*making).returncode == 0
+    assert not kept.exists()
+    assert run(environment / "bin/python", "-m", "pip", "--version").returncode == 0
+
+    # Of another interpreter.
+    kept.touch()
+    (environment / "bin/python").unlink()
+    fake(environment / "bin", "python", "echo 3.9.0 /opt/python")
+    assert run(*making).returncode == 0
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(("failing", "status"), [("none", 0), ("lint", 2), ("test", 2)])
+def test_ci_runs_both_and_tells_the_truth(tmp_path, failing, status):
+    folder = tmp_path / "bin"
+    fake(folder, "make", f'echo "ran $1"; test "$1" != {failing} || exit 2')
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    done = run("bash", ROOT / ".ci/run", cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert done.stdout.splitlines() == ["ran lint", "ran test"]
+    assert done.returncode == status
