@@ -102,7 +102,7 @@ def _settings(options: argparse.Namespace) -> Any:
     known = sum(contenders.isas(), ())
     for isa in options.isa:
         if isa not in known:
-            raise ValueError(f"isa: {isa!r} is none of {', '.join(known) or 'none built'}")
+            raise ValueError(f"isa: {isa!r} is none of {', '.join(known)}")
     return runners.Settings(options.threads, libraries, tuple(options.isa), options.align)
 
 

@@ -802,7 +802,7 @@ cdef class LinearPass:
         cdef bint dx = self.dX is not None
         cdef idx panel_bytes = self.panel * ldw * size if self.panelled else 0
         cdef Scratch s = Scratch(ldl * c * size + rb * (ROWS_BYTES + 3 * size)
-                                 + (rb + 4) * sizeof(void *) + 2 * rb * ldw * size
+                                 + 2 * (rb + 4) * sizeof(void *) + 2 * rb * ldw * size
                                  + self.panel * sizeof(void *) + 3 * panel_bytes + 4096)
         cdef real *L = <real *>s.take(ldl * c * size)
         cdef real *mx = <real *>s.take(rb * size)
@@ -810,6 +810,8 @@ cdef class LinearPass:
         cdef real *scale = <real *>s.take(rb * size)
         cdef Rows rows = take_rows(s, rb)
         cdef const void **xp = <const void **>s.take((rb + 4) * sizeof(void *))
+        cdef const void **ahead = <const void **>s.take((rb + 4) * sizeof(void *))
+        cdef const void **soon
         cdef real *xs = <real *>s.take(0 if self.direct else rb * ldw * size)
         cdef real *dxs = <real *>s.take(rb * ldw * size if dx else 0)
         cdef const void **wp = <const void **>s.take(self.panel * sizeof(void *))
@@ -830,16 +832,17 @@ cdef class LinearPass:
                 if bad >= 0 or n == 0:
                     continue
                 self.point[real](n, &rows, xp, xs)
+                soon = self.look_ahead(at, hi, n, ahead)
                 for p in range(n_panels):
                     c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
                     if self.panelled:
                         self.pack[real](c0, c1, Wt)
                     if self.direct and self.x_code == U8:
                         k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
-                                    NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, NULL)
+                                    NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, soon)
                     else:
                         k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
-                                 NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, NULL)
+                                 NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, soon)
                 if self.job < LOSS:
                     self.emit[real](at - n, n, L, ldl, mx, &rows)
                     continue
@@ -918,6 +921,16 @@ cdef class LinearPass:
                 xp[r] = xs + r * ldw
         for r in range(n, round_up(n, 4)):
             xp[r] = xp[n - 1]
+
+    cdef const void **look_ahead(self, idx at, idx hi, idx n, const void **ahead) noexcept nogil:
+        """Where the next n rows are (some may turn out to be ignored), for prefetching."""
+        cdef idx r, i
+        if not self.direct or at >= hi:
+            return NULL
+        for r in range(round_up(n, 4)):
+            i = min(at + r, hi - 1)
+            ahead[r] = self.x_data + (i if self.pick == NULL else self.pick[i]) * self.xr
+        return ahead
 
     cdef double losses_of(self, idx n, Rows *rows, real *L, idx ldl, real *mx, real *ls,
                           real *scale) noexcept nogil:

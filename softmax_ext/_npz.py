@@ -224,8 +224,8 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int, kinds: Mapping[str
     for entry in entries:
         if entry.compress_type != 0 or entry.compress_size != entry.file_size:
             raise ModelFormatError(f"{entry.filename} is compressed")
-        if entry.header_offset + entry.file_size > size:
-            raise ModelFormatError(f"{entry.filename} is larger than the file")
+        if entry.header_offset < 0 or entry.header_offset + entry.file_size > size:
+            raise ModelFormatError(f"{entry.filename} does not lie within the file")
     if sum(entry.file_size for entry in entries) > size:
         raise ModelFormatError("the entries are larger than the file")
 

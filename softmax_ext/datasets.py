@@ -125,6 +125,8 @@ class _IdxContent:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", name)
+        if not status.st_size:
+            raise DataFormatError(f"{name}: the file is empty")
         self.name = name
         self.file_size = status.st_size
         self.is_packed = file.read(2) == b"\x1f\x8b"
@@ -174,9 +176,6 @@ def _read_idx(
     name = os.fsdecode(path)
     with open(name, "rb", buffering=0, opener=_open_without_waiting) as file:
         content = _IdxContent(file, name, digest)
-        if not content.file_size:
-            raise DataFormatError(f"{name}: the file is empty")
-
         magic = content.take(4)
         scalar_type = _IDX_TYPES.get(magic[2])
         if magic[:2] != b"\0\0" or scalar_type is None:

@@ -204,17 +204,15 @@ def linear(
            [0.5, 2. , 1. ]])
     """
     model = _check_model(X, W, b, x_scale)
-    n, n_classes = model.X.shape[0], model.W.shape[1]
     if out is not None:
-        _check_out(out, (n, n_classes), model.dtype, "out")
-    return _deliver(_affine(model, select=None), out)
+        _check_out(out, (model.n_rows, model.W.shape[1]), model.dtype, "out")
+    return _deliver(_affine(_pick(model, None)), out)
 
 
-def _affine(model: _Model, select: Array | None) -> Array:
-    """The logits of all rows of X, or of those that `select` lists, as a new array."""
-    n = model.X.shape[0] if select is None else len(select)
-    logits = np.empty((n, model.W.shape[1]), model.dtype)
-    for part, X in _dense_blocks(model, select):
+def _affine(model: _Model) -> Array:
+    """The logits of the examples as a new array."""
+    logits = np.empty((model.n_rows, model.W.shape[1]), model.dtype)
+    for part, X in _dense_blocks(model):
         np.matmul(X, model.W, out=logits[part])
     if model.x_scale != 1:
         logits *= _as_dtype(model.x_scale, model.dtype)
@@ -622,7 +620,7 @@ def linear_cross_entropy(
         target, _logits_shape(model), model.dtype, None,
         weight, sample_weight, ignore_index, label_smoothing, reduction,
     )  # fmt: skip
-    logits = _affine(model, task.kept)
+    logits = _affine(_pick(model, task.kept))
     losses, _ = _losses(logits, task, work=logits, gradient=False)
     return _reduce(losses, task)
 
@@ -686,20 +684,21 @@ def linear_cross_entropy_with_grad(
     (1, 2.0)
     """
     model = _check_model(X, W, b, x_scale)
-    batch = None if rows is None else _check_rows(rows, model.X.shape[0])
+    batch = None if rows is None else _check_rows(rows, model.n_rows)
     task = _check_task(
         target, _logits_shape(model), model.dtype, batch,
         weight, sample_weight, ignore_index, label_smoothing, reduction,
     )  # fmt: skip
     out_dW, out_db, out_dX = _check_gradient_out(out, model, task.n_rows, with_dX)
-    select = task.kept
+    kept = task.kept
     if batch is not None:
-        select = batch if select is None else batch[select]
+        kept = batch if kept is None else batch[kept]
+    model = _pick(model, kept)
 
-    G = _affine(model, select)
+    G = _affine(model)
     losses, predicted = _losses(G, task, work=G, gradient=True)
 
-    dW = _weight_gradient(model, select, G)
+    dW = _weight_gradient(model, G)
     db = None if model.b is None else G.sum(axis=0)
     dX = _input_gradient(model, task, G) if with_dX else None
     return LinearCrossEntropyResult(
@@ -712,12 +711,12 @@ def linear_cross_entropy_with_grad(
     )
 
 
-def _weight_gradient(model: _Model, select: Array | None, G: Array) -> Array:
+def _weight_gradient(model: _Model, G: Array) -> Array:
     """dW = x_scale * X^T G, in the memory order of W."""
     W = model.W
     order: Literal["C", "F"] = "F" if W.flags.f_contiguous and not W.flags.c_contiguous else "C"
     dW = np.zeros(W.shape, model.dtype, order)
-    for part, X in _dense_blocks(model, select):
+    for part, X in _dense_blocks(model):
         dW += (G[part].T @ X).T if order == "F" else X.T @ G[part]
     if model.x_scale != 1:
         dW *= _as_dtype(model.x_scale, model.dtype)
@@ -764,7 +763,7 @@ def predict_proba(
     >>> predict_proba([[0.0, 1.0]], np.zeros((2, 4)))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    logits = _affine(_check_classes(_check_model(X, W, b, x_scale)), select=None)
+    logits = _affine(_pick(_check_classes(_check_model(X, W, b, x_scale)), None))
     return np.asarray(softmax(logits, out=logits))
 
 
@@ -795,7 +794,7 @@ def predict(
     array([1, 2])
     """
     model = _check_classes(_check_model(X, W, b, x_scale))
-    return np.asarray(_affine(model, select=None).argmax(axis=1))
+    return np.asarray(_affine(_pick(model, None)).argmax(axis=1))
 
 
 # Information ----------------------------------------------------------------------------------
@@ -1223,10 +1222,12 @@ def _check_labels(
 
 class _Model(NamedTuple):
     X: Any  # an array, or a matrix in CSR form
+    rows: Array | None  # which rows of a CSR matrix are meant; None is all
+    n_rows: int
     W: Array
     b: Array | None
     x_scale: float
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # of the computation; W and b have it, and X once it is picked
 
 
 def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -> _Model:
@@ -1251,6 +1252,8 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
         _check_csr(X)
     return _Model(
         X,
+        None,
+        X.shape[0],
         W.astype(dtype, copy=False),
         None if b is None else b.astype(dtype, copy=False),
         _number(x_scale, "x_scale"),
@@ -1265,7 +1268,7 @@ def _check_classes(model: _Model) -> _Model:
 
 
 def _logits_shape(model: _Model) -> tuple[int, int]:
-    return model.X.shape[0], _check_classes(model).W.shape[1]
+    return model.n_rows, _check_classes(model).W.shape[1]
 
 
 def _check_rows(rows: ArrayLike, n: int) -> Array:
@@ -1316,17 +1319,25 @@ def _check_gradient_out(
     return dW, db, dX
 
 
-def _dense_blocks(model: _Model, select: Array | None) -> Iterator[tuple[slice, Array]]:
-    """The wanted rows of X as dense blocks in the dtype of the computation, and their places."""
+def _pick(model: _Model, rows: Array | None) -> _Model:
+    """The model with the given rows of X only (None: all), dense ones copied once and for all."""
+    n_rows = model.n_rows if rows is None else len(rows)
+    if _is_csr(model.X):
+        return model._replace(rows=rows, n_rows=n_rows)
+    X = model.X if rows is None else model.X[rows]
+    return model._replace(X=X.astype(model.dtype, copy=False), n_rows=n_rows)
+
+
+def _dense_blocks(model: _Model) -> Iterator[tuple[slice, Array]]:
+    """The picked rows of X as dense blocks, and their places."""
     if not _is_csr(model.X):
-        X = model.X if select is None else model.X[select]
-        yield slice(None), X.astype(model.dtype, copy=False)
+        yield slice(None), model.X
         return
-    n, block = model.X.shape[0], 1024
-    wanted = np.arange(n) if select is None else select % max(n, 1)
-    for start in range(0, len(wanted), block):
+    block = 1024
+    rows = np.arange(model.n_rows) if model.rows is None else model.rows % model.X.shape[0]
+    for start in range(0, model.n_rows, block):
         part = slice(start, start + block)
-        yield part, _densify(model.X, wanted[part], model.dtype)
+        yield part, _densify(model.X, rows[part], model.dtype)
 
 
 def _is_csr(X: Any) -> bool:

@@ -467,10 +467,9 @@ class Trainer:
         W, b, x_scale = run.model.W, run.model.b, run.model.x_scale
         loss_and_gradient = kernels.linear_cross_entropy_with_grad
         batch_size, rate = self.batch_size, self._rate(run.epoch + 1)
-        order = run.draw_order(data.n_rows, self.shuffle)
         result = None
-
         started = time.perf_counter() - run.seconds
+        order = run.draw_order(data.n_rows, self.shuffle)
         try:
             # A run that diverges is reported once, not by NumPy in every step.
             with np.errstate(over="ignore", invalid="ignore"):

@@ -1,8 +1,8 @@
 """What every test may ask for: a set of kernels, and tidy surroundings.
 
 A test with the argument `kernels` runs once for each set of kernels: the NumPy reference and every
-instruction set. One with `compiled` runs for the instruction sets only. `sx` is the package itself
-with its default kernels.
+instruction set in this build. One with `compiled` runs for the instruction sets only. `sx` is the
+package itself with its default kernels.
 """
 
 from __future__ import annotations
@@ -15,27 +15,19 @@ import pytest
 from hypothesis import settings
 
 import softmax_ext
+from softmax_ext import reference
 
 # The tests' own modules (problems, tolerances) are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "neon")
+INSTRUCTION_SETS = softmax_ext.compiled_isas()
 
 # The same examples in every run, and no clock.
 settings.register_profile("softmax_ext", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("softmax_ext")
 
 
-def need_extension():
-    """Until the compiled kernels exist. TO BE REMOVED with them: then a missing one is an error."""
-    if not hasattr(softmax_ext, "Kernels"):
-        pytest.skip("the compiled kernels are not built")
-
-
 def instruction_set(name):
-    need_extension()
-    if name not in softmax_ext.compiled_isas():
-        pytest.skip(f"{name}: not compiled in on this architecture")
     if name not in softmax_ext.available_isas():
         pytest.skip(f"{name}: this processor cannot run it")
     return softmax_ext.Kernels(name)
@@ -44,8 +36,6 @@ def instruction_set(name):
 @pytest.fixture(scope="session", params=("reference", *INSTRUCTION_SETS))
 def kernels(request):
     if request.param == "reference":
-        from softmax_ext import reference
-
         return reference
     return instruction_set(request.param)
 
@@ -58,7 +48,6 @@ def compiled(request):
 @pytest.fixture
 def sx():
     """The package; the number of threads is put back afterwards."""
-    need_extension()
     threads = softmax_ext.get_num_threads()
     yield softmax_ext
     softmax_ext.set_num_threads(threads)

@@ -112,10 +112,10 @@ def test_content_much_longer_than_its_packed_form(tmp_path):
 # ---------------------------------------------------------------- IDX, broken and hostile
 
 
-@pytest.mark.parametrize("length", range(len(PACKED)))
-def test_126_gzip_cut_anywhere(tmp_path, length):
-    with pytest.raises(DataFormatError):
-        read_idx(write(tmp_path / "x.gz", PACKED[:length]))
+def test_126_gzip_cut_anywhere(tmp_path):
+    for length in range(len(PACKED)):
+        with pytest.raises(DataFormatError):
+            read_idx(write(tmp_path / "x.gz", PACKED[:length]))
 
 
 @pytest.mark.parametrize("position", range(-8, 0))
@@ -163,7 +163,7 @@ def test_130_content_split_over_two_members(tmp_path):
 
 @pytest.mark.parametrize("name", ["x", "x.gz"])
 def test_130_empty_file(tmp_path, name):
-    with pytest.raises(DataFormatError):
+    with pytest.raises(DataFormatError, match="the file is empty"):
         read_idx(write(tmp_path / name, b""))
 
 
@@ -244,12 +244,11 @@ def test_134_dimension_of_length_0(tmp_path, shape):
         read_idx(write(tmp_path / "x", idx_header(0x08, shape)))
 
 
-@pytest.mark.parametrize("length", range(len(RAW)))
-def test_135_content_cut_anywhere(tmp_path, length):
-    with pytest.raises(DataFormatError):
-        read_idx(write(tmp_path / "x", RAW[:length]))
-    with pytest.raises(DataFormatError):
-        read_idx(write(tmp_path / "x.gz", gzip.compress(RAW[:length])))
+def test_135_content_cut_anywhere(tmp_path):
+    for length in range(len(RAW)):
+        for content in (RAW[:length], gzip.compress(RAW[:length])):
+            with pytest.raises(DataFormatError):
+                read_idx(write(tmp_path / "x", content))
 
 
 def test_135_content_too_long(tmp_path):
@@ -571,12 +570,12 @@ def test_134_label_above_9(folders):
         load_fashion_mnist(folders.root)
 
 
-@pytest.mark.parametrize("bit", range(0, 8 * len(RAW), 5))
-def test_137_any_flipped_bit_in_a_plain_file_is_noticed(folders, bit):
+def test_137_any_flipped_bit_in_a_plain_file_is_noticed(folders):
     folders.fill("root", packed=False)
-    write(folders.root / "train-images-idx3-ubyte", flip_bit(RAW, bit))
-    with pytest.raises(DataFormatError):
-        load_fashion_mnist(folders.root)
+    for bit in range(8 * len(RAW)):
+        write(folders.root / "train-images-idx3-ubyte", flip_bit(RAW, bit))
+        with pytest.raises(DataFormatError):
+            load_fashion_mnist(folders.root)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

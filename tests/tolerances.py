@@ -75,6 +75,11 @@ def softmax_slack(z, dtype):
     return np.where(np.isfinite(z), np.abs(z), 0) * eps(dtype)
 
 
+def log_sum_slack(z, p, dtype):
+    """The same for log(sum(exp(z))): each term's error, as its share p of the sum."""
+    return (p * softmax_slack(z, dtype)).sum(axis=-1)
+
+
 def linear_bound(problem):
     """For the logits, as (N, C)."""
     p = in_float64(problem.linear)
@@ -87,9 +92,25 @@ def linear_bound(problem):
 
 def softmax_bound(x, dtype, error_of_x=0.0):
     """For probabilities of float64 logits (..., C)."""
-    p, z = reference.softmax(x), x - x.max(axis=-1, keepdims=True)
+    p, z = reference.softmax(x), below_maximum(x)
     relative = units("softmax", dtype) + softmax_slack(z, dtype) + 2 * np.asarray(error_of_x)
     return p * relative + tiny(dtype)
+
+
+def log_softmax_bound(x, dtype):
+    log_p, z = reference.log_softmax(x), below_maximum(x)
+    slack = log_sum_slack(z, np.exp(log_p), dtype)[..., None]
+    return np.abs(log_p) * units("log_softmax", dtype) + slack + tiny(dtype)
+
+
+def logsumexp_bound(x, dtype):
+    z, m, total = below_maximum(x), x.max(axis=-1), reference.logsumexp(x)
+    sizes = np.abs(m) + np.abs(total - m)
+    return sizes * units("logsumexp", dtype) + log_sum_slack(z, reference.softmax(x), dtype)
+
+
+def below_maximum(x):
+    return x - x.max(axis=-1, keepdims=True, initial=-np.inf)
 
 
 class Terms:
@@ -121,17 +142,17 @@ class Terms:
         worst = wrong.max(axis=1, keepdims=True, initial=0)
 
         log_p = reference.log_softmax(logits) if n else logits
+        self.P = np.exp(log_p)
+        z = below_maximum(logits)
         losses = -(self.T * log_p).sum(axis=1)
         self.losses = losses * units("cross_entropy", dtype) + (2 * worst * sums)[:, 0]
-        self.losses += tiny(dtype)
+        self.losses += log_sum_slack(z, self.P, dtype) * sums[:, 0] + tiny(dtype)
         if reduction == "none":
             self.loss = self.losses
         else:
             self.loss = self.losses.sum() / divisor if divisor else 0.0
 
         divisor = divisor or 1.0
-        self.P = np.exp(log_p)
-        z = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
         slack = softmax_slack(z, dtype) + 2 * worst
         self.M = (self.P * sums + self.T) / divisor
         self.gradient = self.M * units("gradient", dtype) + self.P * sums / divisor * slack

@@ -39,20 +39,25 @@ MARKERS = {
     "bare": "|",
 }
 
+#: Operations shown under the roofline: those made of matrix products.
+ROOFLINE_OPS = ("linear_cross_entropy_with_grad", "epoch")
+
 HEADINGS = {library: heading for heading, library in report.COLUMNS.items()}
 
 
 def write_all(records: list[Record], described: dict[str, Any], out: Path, tag: str) -> list[str]:
     """Write every picture the records allow and return the files' names."""
-    footer = f"{described['CPU']}, {described['threads']} thread(s); medians"
+    plural = "" if described["threads"] == 1 else "s"
+    footer = f"{described['CPU']}, {described['threads']} thread{plural}; medians"
     names = []
     if any(report.ours(record) for record in records):
         names.append(_save(overview(records, footer), out, f"overview-{tag}.png"))
     for op in dict.fromkeys(record["op"] for record in records):
         chosen = [record for record in records if record["op"] == op]
         names.append(_save(bars(op, chosen, footer), out, f"bars-{op}-{tag}.png"))
-    if any(record["flops"] and record["ceiling"] for record in records):
-        names.append(_save(roofline(records, footer), out, f"roofline-{tag}.png"))
+    under = [r for r in records if r["op"] in ROOFLINE_OPS and r["ceiling"] and r["contenders"]]
+    if under:
+        names.append(_save(roofline(under, footer), out, f"roofline-{tag}.png"))
     return names
 
 
@@ -64,6 +69,7 @@ def _save(figure: Figure, out: Path, name: str) -> str:
 def _figure(width: float, height: float) -> Figure:
     """Return a figure of its own, without pyplot's list of open ones."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
     return figure
 
@@ -96,8 +102,15 @@ def _bar_panel(axes: Axes, record: Record) -> None:
     contenders = record["contenders"]
     times = [c["median"] for c in contenders]
     places = range(len(contenders))
-    colours = [COLOURS[c["library"]] for c in contenders]
-    axes.barh(places, times, color=colours, height=0.72)
+    mine = report.ours(record)
+    for place, contender in zip(places, contenders, strict=True):
+        # Paler: our other instruction sets. Hollow: what does less than the job.
+        colour = COLOURS[contender["library"]]
+        axes.barh(
+            place, contender["median"], height=0.72, edgecolor=colour, linewidth=1,
+            color="white" if contender["library"] == "bare" else colour,
+            alpha=0.55 if contender["library"] == "ours" and contender is not mine else 1,
+        )  # fmt: skip
     axes.set_yticks(places, [c["name"] for c in contenders], fontsize=8)
     axes.invert_yaxis()
     largest = max(times)
@@ -145,8 +158,11 @@ def overview(records: list[Record], footer: str) -> Figure:
     axes.axvline(1, color=COLOURS["ours"], linewidth=1, zorder=0)
     axes.set_yticks(range(len(shown)), [f"{r['op']}  {r['size']}" for r in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.grid(axis="both", color="0.9")
+    axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
+    for y in range(1, len(shown)):
+        if shown[y]["op"] != shown[y - 1]["op"]:
+            axes.axhline(y - 0.5, color="0.8", linewidth=0.8, zorder=0)
     axes.set_xlabel("time as a multiple of ours: to the right of 1 is slower than softmax_ext")
     _plain(axes)
     handles, labels = axes.get_legend_handles_labels()
@@ -168,65 +184,91 @@ def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
 
 
 def roofline(records: list[Record], footer: str) -> Figure:
-    """Draw useful GFLOP/s against operations per byte, under the two measured ceilings.
+    """Draw useful GFLOP/s against operations per byte, under the measured ceilings.
 
-    Every workload has a number, so that no label covers another; ours are the filled marks, the
-    fastest peer of the same workload the hollow ones below or above it.
+    Workloads of about one intensity share a vertical line; their numbers, above it, are in the
+    order of our speed (or, without ours, of the fastest peer's).
     """
-    shown = [record for record in records if record["flops"] and record["ceiling"]]
-    figure = _figure(11.0, max(5.5, 1.2 + 0.2 * len(shown)))
-    axes, key = figure.subplots(1, 2, width_ratios=(3, 1.35))
-    intensities = [record["flops"] / record["bytes"] for record in shown]
-    left, right = min(intensities) / 2, max(intensities) * 2
-    _draw_ceilings(axes, shown, left, right)
+    figure = _figure(11.0, max(5.5, 1.5 + 0.2 * len(records)))
+    axes, key = figure.subplots(1, 2, width_ratios=(3, 1.3))
+    points: list[tuple[float, float, int]] = []
     lowest = math.inf
-    for number, (record, x) in enumerate(zip(shown, intensities, strict=True), start=1):
+    for number, record in enumerate(records, start=1):
+        x = record["flops"] / record["bytes"]
         mine, peer = report.ours(record), report.fastest(record, report.PEERS)
         if peer:
-            axes.plot(x, peer["gflops"], "o", mfc="white", mec=COLOURS["torch"], markersize=11)
-            axes.annotate(str(number), (x, peer["gflops"]), fontsize=6, ha="center", va="center")
-            lowest = min(lowest, peer["gflops"])
+            axes.plot(x, peer["gflops"], "o", mfc="white", mec=COLOURS["torch"], markersize=7)
         if mine:
-            axes.plot(x, mine["gflops"], "o", color=COLOURS["ours"], markersize=11)
-            axes.annotate(
-                str(number), (x, mine["gflops"]), fontsize=6, color="white", ha="center",
-                va="center",
-            )  # fmt: skip
-            lowest = min(lowest, mine["gflops"])
+            axes.plot(x, mine["gflops"], "D", color=COLOURS["ours"], markersize=7)
+        speeds = [contender["gflops"] for contender in (mine, peer) if contender]
+        if speeds:
+            lowest = min(lowest, *speeds)
+            points.append((x, speeds[0], number))
+    left, right = min(points)[0] / 2, max(points)[0] * 2
+    top = _draw_ceilings(axes, records, left, right)
+    for x, numbers in _columns(points):
+        axes.axvline(x, color="0.85", linewidth=0.8, zorder=0)
+        axes.annotate(
+            numbers, (x, 1), (0, 3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", fontsize=8,
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)
-    axes.set_ylim(bottom=lowest / 2)
+    axes.set_ylim(lowest / 1.5, top * 1.5)
     axes.set_xlabel("useful operations per byte of least memory traffic")
     axes.set_ylabel("useful GFLOP/s")
-    axes.grid(color="0.92")
+    axes.grid(axis="y", color="0.92")
     _plain(axes)
-    axes.plot([], [], "o", color=COLOURS["ours"], label="softmax_ext")
+    axes.plot([], [], "D", color=COLOURS["ours"], label="softmax_ext")
     axes.plot([], [], "o", mfc="white", mec=COLOURS["torch"], label="fastest peer")
-    axes.legend(loc="lower right", fontsize=8)
+    key.legend(*axes.get_legend_handles_labels(), loc="lower left", fontsize=8, frameon=False)
     key.set_axis_off()
-    names = [f"{n:2}  {r['op']}\n      {r['size']}" for n, r in enumerate(shown, start=1)]
-    key.text(0, 1, "\n".join(names), va="top", fontsize=6.5, family="monospace")
+    names = [
+        f"{number:2}  {'epoch ' if record['op'] == 'epoch' else ''}{record['size']}"
+        for number, record in enumerate(records, start=1)
+    ]
+    key.text(0, 1, "\n".join(names), va="top", fontsize=8, family="monospace")
+    figure.suptitle("linear_cross_entropy_with_grad and the epoch under the machine's ceilings")
     figure.supxlabel(footer, fontsize=8, color="0.4")
     return figure
 
 
-def _draw_ceilings(axes: Axes, records: list[Record], left: float, right: float) -> None:
-    """Draw the arithmetic ceilings as level lines and the copy's as slanted ones."""
-    largest = max(records, key=lambda record: record["bytes"])
-    smallest = min(records, key=lambda record: record["bytes"])
+def _columns(points: list[tuple[float, float, int]]) -> list[tuple[float, str]]:
+    """Group points (x, speed, number) closer than 15 % to their column's first."""
+    columns: list[list[tuple[float, float, int]]] = []
+    for point in sorted(points):
+        if columns and point[0] < 1.15 * columns[-1][0][0]:
+            columns[-1].append(point)
+        else:
+            columns.append([point])
+    return [
+        (
+            math.sqrt(column[0][0] * column[-1][0]),
+            "\n".join(str(n) for _, _, n in sorted(column, key=lambda p: p[1], reverse=True)),
+        )
+        for column in columns
+    ]
+
+
+def _draw_ceilings(axes: Axes, records: list[Record], left: float, right: float) -> float:
+    """Draw arithmetic as level lines and the copy as slanted ones; return the top in GFLOP/s."""
     flops = {
         record["dtype"]: record["ceiling"]["flops_per_second"] / 1e9 for record in reversed(records)
     }
     for dtype, value in flops.items():
         axes.hlines(value, left, right, color="0.25", linewidth=1.2)
-        axes.annotate(f"multiply-add, {dtype}: {value:.0f} GFLOP/s", (right, value), (-4, 3),
-                      textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
-    top = max(flops.values())
-    for record, style in ((largest, "-"), (smallest, ":")):
-        speed = record["ceiling"]["bytes_per_second"] / 1e9
-        end = min(right, top / speed)
-        axes.plot(
-            [left, max(left, end)], [left * speed, max(left, end) * speed], style, color="0.25",
-            linewidth=1.2, label=f"copy, {record['bytes'] / 1e6:.3g} MB: {speed:.0f} GB/s",
+        axes.annotate(
+            f"multiply-add, {dtype}: {value:.0f} GFLOP/s", (right, value), (-4, 3),
+            textcoords="offset points", ha="right", fontsize=8,
         )  # fmt: skip
+    top = max(flops.values())
+    by_size = sorted(records, key=lambda record: record["bytes"])
+    for record, style in ((by_size[-1], "-"), (by_size[0], ":")):
+        speed = record["ceiling"]["bytes_per_second"] / 1e9
+        end = max(left, min(right, top / speed))
+        axes.plot(
+            [left, end], [left * speed, end * speed], style, color="0.25", linewidth=1.2,
+            label=f"copy of {report.size(record['bytes'])}: {speed:.0f} GB/s",
+        )  # fmt: skip
+    return top

@@ -45,6 +45,14 @@ def seconds(value: float | None) -> str:
     return f"{_three(value / 1e-9)} ns"
 
 
+def size(value: float) -> str:
+    """Write a number of bytes with three significant digits and a unit that suits it."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{_three(value / scale)} {unit}"
+    return f"{value} bytes"
+
+
 def _three(value: float) -> str:
     """Write a number with three significant digits, without an exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -99,7 +107,7 @@ def details(record: Record) -> str:
         kind += f", X {record['x_dtype']}"
     if record["with_dX"]:
         kind += ", with dX"
-    head = f"{record['shape']}, {kind}, {record['bytes'] / 1e6:.3g} MB"
+    head = f"{record['shape']}, {kind}, {size(record['bytes'])}"
     if top:
         head += (
             f"; ceiling {_three(top['flops_per_second'] / 1e9)} GFLOP/s,"

@@ -44,7 +44,7 @@ def prepare(threads: int) -> None:
 
 def apply(threads: int) -> None:
     """Set the thread count of every library that is already imported."""
-    if "threadpoolctl" in sys.modules or _can_import("threadpoolctl"):
+    if _can_import("threadpoolctl"):
         import threadpoolctl
 
         # Not used as a context manager: the limit stays for the life of the process.
@@ -52,7 +52,7 @@ def apply(threads: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     ours = sys.modules.get("softmax_ext")
-    if ours is not None and hasattr(ours, "set_num_threads"):
+    if ours is not None:
         ours.set_num_threads(threads)
 
 
@@ -62,7 +62,7 @@ def found() -> dict[str, object]:
     if hasattr(os, "sched_getaffinity"):
         counts["CPUs this process is bound to"] = sorted(os.sched_getaffinity(0))
     ours = sys.modules.get("softmax_ext")
-    if ours is not None and hasattr(ours, "get_num_threads"):
+    if ours is not None:
         counts["softmax_ext"] = ours.get_num_threads()
     if _can_import("threadpoolctl"):
         import threadpoolctl

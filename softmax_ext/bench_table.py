@@ -1,0 +1,128 @@
+"""The short table of ``softmax-ext bench``: these kernels against plain NumPy, here and now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import reference
+
+__all__ = ["Case", "best_time", "cases", "lines"]
+
+_SECONDS = 0.3  # spent on each side of a row, at least
+_CALLS = 3  # made on each side of a row, at least
+
+
+class Case(NamedTuple):
+    """One row of the table."""
+
+    #: The function's name, and what it is run on.
+    kernel: str
+    size: str
+    #: Calls the function of a kernel set.
+    call: Callable[[Any], object]
+
+
+def cases() -> list[Case]:
+    """The rows of the table, with fixed inputs in float32 and bytes.
+
+    Examples
+    --------
+    >>> from softmax_ext import bench_table
+    >>> bench_table.cases()[0].kernel
+    'linear_cross_entropy_with_grad'
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    for name, N, D, C, is_bytes in (
+        ("minibatch of images", 256, 784, 10, True),
+        ("mnist-10", 10000, 784, 10, True),
+        ("covtype-7", 50000, 54, 7, False),
+    ):
+        X: Any
+        if is_bytes:
+            X, x_scale = rng.integers(256, size=(N, D), dtype=np.uint8), 1 / 255
+        else:
+            X, x_scale = rng.standard_normal((N, D), dtype=np.float32), 1.0
+        W = rng.normal(0, 0.05, (D, C)).astype(np.float32)
+        b = np.zeros(C, np.float32)
+        y = rng.integers(C, size=N)
+        size = f"{name}, {N} x {D} x {C}"
+        found.append(_gradient(size, X, W, b, y, x_scale))
+        if N > 256:
+            found.append(_prediction(size, X, W, b, x_scale))
+    for name, N, C in (
+        ("mnist-10", 10000, 10),
+        ("text-1000", 1000, 1000),
+        ("vocab-50k", 32, 50257),
+    ):
+        logits = rng.normal(0, 3, (N, C)).astype(np.float32)
+        y = rng.integers(C, size=N)
+        found.append(_loss(f"{name}, {N} x {C}", logits, y))
+        for kernel in ("softmax", "logsumexp"):
+            found.append(_rows(kernel, f"{name}, {N} x {C}", logits))
+    return found
+
+
+def _gradient(size: str, X: Any, W: Any, b: Any, y: Any, x_scale: float) -> Case:
+    def call(kernels: Any) -> object:
+        return kernels.linear_cross_entropy_with_grad(X, W, b, y, x_scale=x_scale)
+
+    return Case("linear_cross_entropy_with_grad", size, call)
+
+
+def _prediction(size: str, X: Any, W: Any, b: Any, x_scale: float) -> Case:
+    return Case("predict", size, lambda kernels: kernels.predict(X, W, b, x_scale=x_scale))
+
+
+def _loss(size: str, logits: Any, y: Any) -> Case:
+    return Case(
+        "cross_entropy_with_grad", size, lambda kernels: kernels.cross_entropy_with_grad(logits, y)
+    )
+
+
+def _rows(kernel: str, size: str, logits: Any) -> Case:
+    return Case(kernel, size, lambda kernels: getattr(kernels, kernel)(logits))
+
+
+def best_time(call: Callable[[], object], seconds: float = _SECONDS) -> float:
+    """Seconds of the quickest of several calls, after one that does not count."""
+    call()
+    best = float("inf")
+    spent, calls = 0.0, 0
+    while spent < seconds or calls < _CALLS:
+        started = time.perf_counter()
+        call()
+        took = time.perf_counter() - started
+        best = min(best, took)
+        spent += took
+        calls += 1
+    return best
+
+
+def lines(kernels: Any, seconds: float = _SECONDS) -> Iterator[str]:
+    """The table, line by line as it is measured.
+
+    Parameters
+    ----------
+    kernels : object with the kernels' functions
+        What is measured.
+    seconds : float, optional
+        Spent on each side of a row, at least.
+
+    Yields
+    ------
+    str
+    """
+    yield f"{'kernel':<31}{'size':<38}{'ours':>10}{'NumPy':>10}{'ratio':>8}"
+    for case in cases():
+        ours = best_time(partial(case.call, kernels), seconds)
+        numpy = best_time(partial(case.call, reference), seconds)
+        yield (
+            f"{case.kernel:<31}{case.size:<38}{ours * 1e6:>10.1f}{numpy * 1e6:>10.1f}"
+            f"{numpy / ours:>7.1f}x"
+        )

@@ -1,0 +1,86 @@
+"""How the command line tells of a training as it goes on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trainer import TrainingEvent
+
+__all__ = ["Lines", "ProgressBar", "make_progress"]
+
+
+class Lines:
+    """A line for each epoch, on standard output."""
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def on_epoch_end(self, event: TrainingEvent) -> None:
+        row = event.history[-1]
+        print(
+            f"epoch {row.epoch}/{event.epochs}: loss {row.train_loss:.4f},"
+            f" accuracy {row.train_accuracy:.4f}; test loss {row.validation_loss:.4f},"
+            f" test accuracy {row.validation_accuracy:.4f};"
+            f" {row.examples_per_second:.0f} examples/s",
+            flush=True,
+        )
+
+
+class ProgressBar(Lines):
+    """The same, and a bar of the whole training on standard error.
+
+    Parameters
+    ----------
+    tqdm : class
+        `tqdm.tqdm`.
+    """
+
+    def __init__(self, tqdm: Any) -> None:
+        self._tqdm = tqdm
+        self._bar: Any = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_batch_end(self, event: TrainingEvent) -> None:
+        done = (event.epoch - 1) * event.batches + event.batch
+        if self._bar is None:
+            self._bar = self._tqdm(
+                total=event.epochs * event.batches,
+                initial=done - 1,  # not 0 in a resumed run
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            )
+        self._bar.set_description_str(f"epoch {event.epoch}/{event.epochs}", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {event.loss:.4f}, accuracy {event.accuracy:.4f},"
+            f" {event.examples_per_second:.0f} examples/s",
+            refresh=False,
+        )
+        self._bar.update(done - self._bar.n)
+
+    def on_epoch_end(self, event: TrainingEvent) -> None:
+        if self._bar is not None:
+            self._bar.clear()  # the line goes where the bar was
+        super().on_epoch_end(event)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+def make_progress() -> Lines:
+    """A bar if standard error is a terminal and tqdm is installed, otherwise lines alone."""
+    if sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return Lines()
+        return ProgressBar(tqdm)
+    return Lines()
