@@ -25,7 +25,7 @@ help:
 
 demo: $(VENV)/.built data
 	$(python) -m softmax_ext train --epochs 10 --batch-size 256 --learning-rate 0.1 \
-	    --out demo/model.npz --report demo/report $(ARGS)
+	    --model-out demo/model.npz --report demo/report $(ARGS)
 
 test: $(VENV)/.test-tools data
 	$(python) -m pytest --quiet $(ARGS)

@@ -29,7 +29,8 @@ TINY = (1, 2, 3, 16, 17)
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads")
@@ -54,8 +55,9 @@ def run(options: argparse.Namespace) -> int:
     from benchlib import threads
 
     threads.prepare(options.threads)
-    import softmax_ext
     from benchlib import cells, environment
+
+    import softmax_ext
 
     kernels = softmax_ext.Kernels(options.isa or softmax_ext.available_isas()[0])
     threads.apply(options.threads)

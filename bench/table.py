@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads of every contender")
     add("--isa", action="append", default=[], help="only this instruction set of ours (repeatable)")
-    add("--group", action="append", default=[], help="only workloads whose name, or size, starts so")
+    add(
+        "--group", action="append", default=[], help="only workloads whose name, or size, starts so"
+    )
     add("--library", action="append", default=[], help="only this library's contenders")
     add("--align", choices=("numpy", "64"), default="numpy", help="where arrays start: 16 bytes "
         "after a 64-byte boundary, as NumPy's do, or on it")  # fmt: skip
@@ -74,10 +77,15 @@ def run(options: argparse.Namespace) -> int:
     runner = runners.runner(settings)
     try:
         print("\n".join(environment.lines(described)), flush=True)
-        records = []
-        for workload in chosen:
-            records.append(timing.measure(workload, runner, ceiling, effort))
-            _show(records[-1])
+        records: list[dict[str, Any]] = []
+        try:
+            for workload in chosen:
+                records.append(timing.measure(workload, runner, ceiling, effort))
+                _show(records[-1])
+        except KeyboardInterrupt:
+            if not records:
+                raise
+            print(f"\ninterrupted after {len(records)} of {len(chosen)} workloads", flush=True)
         described["threads of"] = runner.threads_found()
         _write(options, records, described)
     finally:
@@ -96,9 +104,7 @@ def _settings(options: argparse.Namespace) -> Any:
     libraries = tuple(options.library) or contenders.LIBRARIES
     for library in libraries:
         if library not in contenders.LIBRARIES:
-            raise ValueError(
-                f"library: {library!r} is none of {', '.join(contenders.LIBRARIES)}"
-            )
+            raise ValueError(f"library: {library!r} is none of {', '.join(contenders.LIBRARIES)}")
     known = sum(contenders.isas(), ())
     for isa in options.isa:
         if isa not in known:
@@ -120,8 +126,12 @@ def _ceiling(threads: int, described: dict[str, Any]) -> Ceiling | None:
         described[f"multiply-add {dtype}, GFLOP/s"] = speeds
     described["copy, GB/s read + written"] = ", ".join(
         f"{name} {ceiling.copy(size) / 1e9:.0f}"
-        for name, size in (("16 KiB", 1 << 14), ("256 KiB", 1 << 18), ("4 MiB", 1 << 22),
-                           ("128 MiB", 1 << 27))  # fmt: skip
+        for name, size in (
+            ("16 KiB", 1 << 14),
+            ("256 KiB", 1 << 18),
+            ("4 MiB", 1 << 22),
+            ("128 MiB", 1 << 27),
+        )
     )
     return ceiling
 
@@ -139,17 +149,22 @@ def _write(options: argparse.Namespace, records: list[Any], described: dict[str,
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     tag = f"{options.threads}-thread" + ("" if options.align == "numpy" else "-aligned")
-    names = []
-    if not options.no_pictures:
-        from benchlib import pictures
-
-        names = pictures.write_all(records, described, out, tag)
+    names = [] if options.no_pictures else _pictures(records, described, out, tag)
     with open(out / f"table-{tag}.json", "w", encoding="utf-8") as file:
         json.dump({"environment": described, "records": records}, file, indent=1)
     before = _one_thread_records(out, tag) if options.threads > 1 else None
     text = report.markdown(records, described, before, names)
     (out / f"table-{tag}.md").write_text(text, encoding="utf-8")
     print(f"\n{report.summary(records, before)}\n\nwritten to {out}/table-{tag}.md", flush=True)
+
+
+def _pictures(records: list[Any], described: dict[str, Any], out: Path, tag: str) -> list[str]:
+    try:
+        from benchlib import pictures
+    except ImportError as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+        return []
+    return pictures.write_all(records, described, out, tag)
 
 
 def _one_thread_records(out: Path, tag: str) -> dict[str, Any] | None:

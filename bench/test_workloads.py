@@ -11,9 +11,8 @@ from statistics import median
 from typing import Any
 
 import pytest
-
 from benchlib import threads
-from benchlib.contenders import Unsuited, ready
+from benchlib.contenders import UnsuitedError, ready
 from benchlib.timing import rates
 
 
@@ -26,7 +25,7 @@ def test_workload(
     threads.apply(pytestconfig.getoption("bench_threads"))
     try:
         run = ready(contender, workload, data, right)
-    except Unsuited as reason:
+    except UnsuitedError as reason:
         pytest.skip(str(reason))
     benchmark.group = f"{workload.name} ({workload.shape}, {workload.dtype})"
     top = None

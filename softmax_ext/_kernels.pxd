@@ -29,11 +29,9 @@ cdef extern from "smx.h":
                        smx_idx ldw, const void *b, void *L, smx_idx ldl,
                        const void *const *next) noexcept nogil
         void outer(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                   const void *const *B, void *out, smx_idx ldo,
-                   const void *const *next) noexcept nogil
+                   const void *const *B, void *out, smx_idx ldo) noexcept nogil
         void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                      const void *const *B, void *out, smx_idx ldo,
-                      const void *const *next) noexcept nogil
+                      const void *const *B, void *out, smx_idx ldo) noexcept nogil
 
     ctypedef struct smx_table:
         const char *name

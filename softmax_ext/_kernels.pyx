@@ -862,7 +862,7 @@ cdef class LinearPass:
                     if dx:
                         if self.panelled:
                             self.pack[real](c0, c1, Wt)
-                        k.outer(n, c1 - c0, self.de, L + c0 * ldl, 1, ldl, wp, dxs, ldw, NULL)
+                        k.outer(n, c1 - c0, self.de, L + c0 * ldl, 1, ldl, wp, dxs, ldw)
                     if self.panelled:
                         memset(tile, 0, (c1 - c0) * ldw * size)
                         self.add_outer[real](n, c1 - c0, L + c0 * ldl, ldl, xp, tile)
@@ -949,9 +949,9 @@ cdef class LinearPass:
                         real *acc) noexcept nogil:
         """acc (c, ldw) += the block's gradient of W."""
         if self.direct and self.x_code == U8:
-            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, NULL)
+            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw)
         else:
-            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, NULL)
+            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw)
 
     cdef void flip(self, idx c, real *acc, char *dW, idx sd, idx sc) noexcept nogil:
         """dW[:, :c] = x_scale * acc.T, undoing the leaves' place for the last columns."""

@@ -122,8 +122,7 @@ def read(
             if not stat.S_ISREG(status.st_mode):
                 raise ModelFormatError("not a regular file")
             kinds = {**_OWN_ENTRIES, **required, **optional}
-            arrays = _read_zip(file, status.st_size, kinds)
-            _check_format(arrays, kind, version)
+            arrays = _read_zip(file, status.st_size, kind, version, kinds)
             missing = sorted(set(required) - set(arrays))
             if missing:
                 raise ModelFormatError(f"the entry {missing[0]!r} is missing")
@@ -167,7 +166,9 @@ class _Tee:
         return int(self._file.write(data))
 
 
-def _read_zip(file: BinaryIO, size: int, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def _read_zip(
+    file: BinaryIO, size: int, kind: str, version: int, kinds: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
     import hashlib
     import zipfile
 
@@ -177,7 +178,10 @@ def _read_zip(file: BinaryIO, size: int, kinds: Mapping[str, str]) -> dict[str, 
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            _check_entries(entries, size, kinds)
+            _check_sizes(entries, size)
+            # Before the other entries, which may be those of another kind or version.
+            _check_format(archive, kind, version)
+            _check_names(entries, kinds)
             for entry in entries:
                 name = entry.filename.removesuffix(".npy")
                 data = archive.read(entry)
@@ -213,21 +217,38 @@ def _check_directory_size(file: BinaryIO, size: int) -> None:
         raise ModelFormatError(f"a table of contents of {directory_bytes} bytes")
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], size: int, kinds: Mapping[str, str]) -> None:
-    """Refuse foreign, repeated, compressed, and impossibly large entries, all before reading."""
+def _check_sizes(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse compressed and impossibly large entries before any is read."""
+    for entry in entries:
+        if entry.compress_type != 0 or entry.compress_size != entry.file_size:
+            raise ModelFormatError(f"{entry.filename!r:.80} is compressed")
+        if entry.header_offset < 0 or entry.header_offset + entry.file_size > size:
+            raise ModelFormatError(f"{entry.filename!r:.80} does not lie within the file")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ModelFormatError("the entries are larger than the file")
+
+
+def _check_format(archive: zipfile.ZipFile, kind: str, version: int) -> None:
+    own = {}
+    for name in ("format", "format_version"):
+        if f"{name}.npy" not in archive.namelist():
+            raise ModelFormatError(f"not a {kind} file")
+        own[name] = _parse_npy(archive.read(f"{name}.npy"), name, _OWN_ENTRIES[name]).tolist()
+    if own["format"] != kind:
+        raise ModelFormatError(f"a {own['format']!s:.80} file, not a {kind} file")
+    if own["format_version"] != version:
+        raise ModelFormatError(
+            f"format version {own['format_version']!s:.80}; this release reads version {version}"
+        )
+
+
+def _check_names(entries: list[zipfile.ZipInfo], kinds: Mapping[str, str]) -> None:
     names = [entry.filename for entry in entries]
     foreign = sorted(set(names) - {f"{name}.npy" for name in kinds})
     if foreign:
-        raise ModelFormatError(f"unknown entry {foreign[0]!r}")
+        raise ModelFormatError(f"unknown entry {foreign[0]!r:.80}")
     if len(set(names)) < len(names):
         raise ModelFormatError("two entries of the same name")
-    for entry in entries:
-        if entry.compress_type != 0 or entry.compress_size != entry.file_size:
-            raise ModelFormatError(f"{entry.filename} is compressed")
-        if entry.header_offset < 0 or entry.header_offset + entry.file_size > size:
-            raise ModelFormatError(f"{entry.filename} does not lie within the file")
-    if sum(entry.file_size for entry in entries) > size:
-        raise ModelFormatError("the entries are larger than the file")
 
 
 def _parse_npy(data: bytes, name: str, kinds: str) -> NDArray[Any]:
@@ -253,16 +274,3 @@ def _parse_npy(data: bytes, name: str, kinds: str) -> NDArray[Any]:
         raise ModelFormatError(f"{name}.npy holds something that is not text")
     array = array.astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if match[2] == b"True" else "C")
-
-
-def _check_format(arrays: Mapping[str, NDArray[Any]], kind: str, version: int) -> None:
-    stored_kind = arrays.get("format")
-    stored_version = arrays.get("format_version")
-    if stored_kind is None or stored_version is None:
-        raise ModelFormatError(f"not a {kind} file")
-    if stored_kind.shape != () or stored_kind.item() != kind:
-        raise ModelFormatError(f"a {stored_kind.tolist()!s:.80} file, not a {kind} file")
-    if stored_version.shape != () or stored_version.item() != version:
-        raise ModelFormatError(
-            f"format version {stored_version.tolist()!s:.80}; this release reads version {version}"
-        )

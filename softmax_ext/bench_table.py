@@ -39,7 +39,7 @@ def cases() -> list[Case]:
     rng = np.random.default_rng(0)
     found = []
     for name, N, D, C, is_bytes in (
-        ("minibatch of images", 256, 784, 10, True),
+        ("minibatch", 256, 784, 10, True),
         ("mnist-10", 10000, 784, 10, True),
         ("covtype-7", 50000, 54, 7, False),
     ):
@@ -118,11 +118,11 @@ def lines(kernels: Any, seconds: float = _SECONDS) -> Iterator[str]:
     ------
     str
     """
-    yield f"{'kernel':<31}{'size':<38}{'ours':>10}{'NumPy':>10}{'ratio':>8}"
+    yield f"{'kernel':<31}{'size':<34}{'ours':>10}{'NumPy':>10}{'ratio':>8}"
     for case in cases():
         ours = best_time(partial(case.call, kernels), seconds)
         numpy = best_time(partial(case.call, reference), seconds)
         yield (
-            f"{case.kernel:<31}{case.size:<38}{ours * 1e6:>10.1f}{numpy * 1e6:>10.1f}"
+            f"{case.kernel:<31}{case.size:<34}{ours * 1e6:>10.1f}{numpy * 1e6:>10.1f}"
             f"{numpy / ours:>7.1f}x"
         )

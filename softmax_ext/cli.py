@@ -115,7 +115,10 @@ def _train(args: argparse.Namespace) -> int:
     source = _load(args).with_test()
     assert source.test is not None
     # What cannot be written is told before the training, not after it.
-    os.makedirs(os.path.dirname(args.model_out) or ".", exist_ok=True)
+    for path in (args.model_out, checkpoint):
+        if os.path.isdir(path):
+            raise IsADirectoryError(f"{path}: a folder; name a file in it")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if args.report is not None:
         os.makedirs(args.report, exist_ok=True)
 
@@ -141,6 +144,8 @@ def _train(args: argparse.Namespace) -> int:
             f"{interrupt}; go on with: {again} --resume {shlex.quote(interrupt.checkpoint)}"
         ) from interrupt
 
+    if not math.isfinite(history.train_loss[-1]):
+        raise ValueError("the training diverged, there is no model; lower --learning-rate")
     model.save(args.model_out)
     train_score, _ = _score(model, source.train)
     test_score, predicted = _score(model, source.test)

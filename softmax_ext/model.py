@@ -329,7 +329,7 @@ def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     """Return the share of rows that count whose predicted class is their target's."""
     labels = target.argmax(axis=1) if target.ndim == 2 else target
     n_counted = np.count_nonzero(labels != IGNORED_LABEL)
-    return np.count_nonzero(predicted == labels) / n_counted if n_counted else math.nan
+    return float(np.count_nonzero(predicted == labels) / n_counted) if n_counted else math.nan
 
 
 def _as_floats(value: ArrayLike, name: str) -> NDArray[Any]:

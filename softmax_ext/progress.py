@@ -50,8 +50,10 @@ class ProgressBar(Lines):
 
     def on_batch_end(self, event: TrainingEvent) -> None:
         done = (event.epoch - 1) * event.batches + event.batch
+        epoch = f"epoch {event.epoch}/{event.epochs}"
         if self._bar is None:
             self._bar = self._tqdm(
+                desc=epoch,
                 total=event.epochs * event.batches,
                 initial=done - 1,  # not 0 in a resumed run
                 leave=False,
@@ -59,7 +61,7 @@ class ProgressBar(Lines):
                 file=sys.stderr,
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             )
-        self._bar.set_description_str(f"epoch {event.epoch}/{event.epochs}", refresh=False)
+        self._bar.set_description_str(epoch, refresh=False)
         self._bar.set_postfix_str(
             f"loss {event.loss:.4f}, accuracy {event.accuracy:.4f},"
             f" {event.examples_per_second:.0f} examples/s",

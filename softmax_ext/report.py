@@ -189,7 +189,8 @@ def _epochs(history: History) -> list[str]:
     which = "All" if len(rows) == len(history) else f"The last {len(rows)}"
     return [
         f"{which} epochs; the same in [history.csv](history.csv). Training figures are means over"
-        " the epoch, while the weights change; test figures are of its end.",
+        " the epoch, while the weights change; test figures, validation in the picture, are of its"
+        " end.",
         "",
         *_table(
             (

@@ -588,7 +588,10 @@ class Trainer:
         )
         if run.saved is None:
             return TrainingInterrupted(f"{place}; there is no checkpoint{problem}", None)
-        state = "this step" if run.saved == (run.epoch, run.batch) else f"epoch {run.saved[0]}"
+        epoch, batch = run.saved
+        state = f"minibatch {batch} of epoch {epoch + 1}" if batch else f"the end of epoch {epoch}"
+        if run.saved == (run.epoch, run.batch):
+            state = "this step"
         message = f"{place}; the checkpoint of {state} is {self.checkpoint}{problem}"
         return TrainingInterrupted(message, self.checkpoint)
 

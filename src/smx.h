@@ -67,9 +67,9 @@ typedef struct {
        out[i*ldo + d - d % lanes]: of it the caller uses the last d % lanes numbers.
        Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt. */
     void (*outer)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                  const void *const *B, void *out, smx_idx ldo, const void *const *next);
+                  const void *const *B, void *out, smx_idx ldo);
     void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                     const void *const *B, void *out, smx_idx ldo, const void *const *next);
+                     const void *const *B, void *out, smx_idx ldo);
 } smx_leaves;
 
 typedef struct {

@@ -3,8 +3,12 @@
 #define SMX_VBYTES 32
 #define SMX_X86 3
 #define SMX_MM_PREFIX _mm256_
-/* 12 sums and 4 operands fill the 16 vector registers. */
-#define SMX_DOT_CB 3
-#define SMX_OUT_MB 3
-#define SMX_OUT_NV 4
+/* Rows a dot tile of CB classes takes. 16 vector registers: up to 12 sums. */
+#define SMX_DOT_ROWS(CB) (CB <= 3 ? 4 : 2)
+/* Tiles of outer: rows x vectors whose sums, operands and one factor fit 16 registers. */
+#define SMX_OUTER_SHAPES(T)                                                                      \
+    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6)                                              \
+    T(2, 1) T(2, 2) T(2, 3) T(2, 4)                                                              \
+    T(3, 1) T(3, 2) T(3, 3)                                                                      \
+    T(4, 1) T(4, 2) T(5, 1) T(5, 2) T(6, 1) T(6, 2)
 #include "smx_table.inc"

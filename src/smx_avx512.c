@@ -3,8 +3,13 @@
 #define SMX_VBYTES 64
 #define SMX_X86 4
 #define SMX_MM_PREFIX _mm512_
-/* 24 sums and up to 8 operands fill the 32 vector registers. */
-#define SMX_DOT_CB 6
-#define SMX_OUT_MB 6
-#define SMX_OUT_NV 4
+/* Rows a dot tile of CB classes takes. 32 vector registers: up to 24 sums. */
+#define SMX_DOT_ROWS(CB) 4
+/* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
+#define SMX_OUTER_SHAPES(T)                                                                      \
+    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)                              \
+    T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(2, 5) T(2, 6) T(2, 7) T(2, 8)                              \
+    T(3, 1) T(3, 2) T(3, 3) T(3, 4) T(3, 5) T(3, 6)                                              \
+    T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(4, 5)                                                      \
+    T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)
 #include "smx_table.inc"

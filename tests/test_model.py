@@ -598,9 +598,9 @@ def test_140_broken_entries(tmp_path, entry):
     assert_refused(tmp_path, zipped(entries_of(W=entry)), r"W\.npy")
 
 
-def test_141_every_truncation_is_refused(tmp_path):
+def test_141_truncations_are_refused(tmp_path):
     data = zipped(entries_of())
-    for size in range(len(data)):
+    for size in [*range(0, len(data) - 100, 5), *range(len(data) - 100, len(data))]:
         (tmp_path / "model.npz").write_bytes(data[:size])
         with pytest.raises(sx.ModelFormatError):
             SoftmaxModel.load(tmp_path / "model.npz")
@@ -680,7 +680,10 @@ def test_142_a_wrong_digest_is_refused(tmp_path):
         ({"classes": npy(["a", "b", "a"])}, "'a' comes more than once"),
         ({"classes": npy([0.0, 1.0, np.nan])}, "nan or infinite"),
         ({"classes": npy_header("<U1", (3,)) + b"\xff" * 12}, "not text"),
-        ({"format_version": npy(2)}, "format version 2; this release reads version 1"),
+        (
+            {"format_version": npy(2), "new": npy(1)},
+            "format version 2; this release reads version 1",
+        ),
         ({"format_version": npy([1, 1])}, "format version"),
         ({"format": npy("a sandwich")}, "a a sandwich file, not a softmax_ext model file"),
         ({"format": npy("x" * 10_000)}, "x{80} file"),
@@ -726,7 +729,7 @@ def test_143_sizes_beyond_the_file_are_refused(tmp_path):
     data = bytearray(zipped(entries_of()))
     start = data.index(b"PK\1\2")
     data[start + 20 : start + 28] = struct.pack("<2L", 1 << 31, 1 << 31)
-    assert_refused(tmp_path, data, "format.npy does not lie within the file")
+    assert_refused(tmp_path, data, "format.npy' does not lie within the file")
 
 
 @pytest.mark.parametrize("zip64", [False, True])

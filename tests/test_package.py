@@ -112,14 +112,14 @@ def clean_python(wheel, tmp_path_factory) -> Path:
 
 
 @needs_build_tools
-def test_sdist_holds_all_sources(sdist):
+def test_sdist_holds_all_sources(sdist, source_tree):
     with tarfile.open(sdist) as archive:
         names = {str(PurePosixPath(*PurePosixPath(n).parts[1:])) for n in archive.getnames()}
     wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "softmax_ext/py.typed"}
     for pattern in ("src/*", "softmax_ext/*.py*", "tests/*.py", "bench/*.py", "tools/*.sh"):
-        found = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern) if path.is_file()}
+        found = [path for path in source_tree.glob(pattern) if path.is_file()]
         assert found, pattern
-        wanted |= found
+        wanted |= {str(path.relative_to(source_tree)) for path in found}
     assert "softmax_ext/_kernels.pyx" in wanted
     assert any(name.endswith(".inc") for name in wanted)
     assert wanted <= names
@@ -127,7 +127,7 @@ def test_sdist_holds_all_sources(sdist):
 
 
 @needs_build_tools
-def test_wheel_holds_the_package_and_nothing_else(wheel):
+def test_wheel_holds_the_package_and_nothing_else(wheel, source_tree):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     package = {name for name in names if name.startswith("softmax_ext/")}
@@ -137,8 +137,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     extensions = [name for name in package if name.endswith(".so")]
     assert [name.split("/")[1].split(".")[0] for name in extensions] == ["_kernels"]
     # The rest is exactly the Python face and the types: no C, no Cython, no tests.
-    face = {f"softmax_ext/{path.name}" for path in (ROOT / "softmax_ext").glob("*.py")}
-    stubs = {f"softmax_ext/{path.name}" for path in (ROOT / "softmax_ext").glob("*.pyi")}
+    face = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.py")}
+    stubs = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.pyi")}
     assert "softmax_ext/_kernels.pyi" in stubs
     assert package == face | stubs | set(extensions) | {"softmax_ext/py.typed"}
 
@@ -196,7 +196,7 @@ print(json.dumps({
 def test_installed_command_trains_with_numpy_alone(clean_python, tmp_path):
     """Pictures and progress bars want the extra `cli`; training does not."""
     command = clean_python.parent / "softmax-ext"
-    done = run(command, "train", "--data", "two-by-two", "--out", "model.npz", cwd=tmp_path)
+    done = run(command, "train", "--data", "two-by-two", "--model-out", "model.npz", cwd=tmp_path)
     assert "accuracy" in done.stdout
     assert (tmp_path / "model.npz").exists()
 

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,10 @@ BUILDS = {
 #: Least duration of one measurement, in seconds, and the largest buffer copied, in bytes.
 LEAST_SECONDS = 4e-3
 LARGEST_COPY = 128 << 20
+
+
+def _call(loop: Callable[[int], float], steps: int, thread: int) -> None:
+    loop(steps)
 
 
 class NoCompilerError(RuntimeError):
@@ -85,13 +91,13 @@ class Ceiling:
         library = self._builds[isa]
         loop = getattr(library, f"fma_{dtype}")
         flops_of_step = getattr(library, f"fma_{dtype}_flops")()
-        steps = self._steps.get((isa, dtype))
-        if steps is None:
-            steps = 10_000
-            while self._seconds(lambda _: loop(steps)) < LEAST_SECONDS:
-                steps *= 2
-            self._steps[isa, dtype] = steps
-        return self.threads * flops_of_step * steps / self._seconds(lambda _: loop(steps))
+        seconds = 0.0
+        while seconds < LEAST_SECONDS:
+            steps = self._steps.get((isa, dtype), 10_000)
+            seconds = self._seconds(partial(_call, loop, steps))
+            if seconds < LEAST_SECONDS:
+                self._steps[isa, dtype] = 2 * steps
+        return self.threads * flops_of_step * steps / seconds
 
     def copy(self, size: int) -> float:
         """Return bytes per second, read plus written, of copies with `size` bytes in use.
@@ -121,7 +127,7 @@ class Ceiling:
         self._pool.shutdown()
         self._folder.cleanup()
 
-    def _seconds(self, work: object) -> float:
+    def _seconds(self, work: Callable[[int], None]) -> float:
         """Time `work(i)` on every thread i at once; ctypes releases the GIL."""
         start = time.perf_counter()
         if self.threads == 1:

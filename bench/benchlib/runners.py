@@ -15,7 +15,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from benchlib import data, threads, truth
-from benchlib.contenders import Unsuited, contenders_of, ready
+from benchlib.contenders import UnsuitedError, contenders_of, ready
 from benchlib.workloads import Workload
 
 #: Calls shorter than this are preceded by an untimed one, so that each finds its caches warm
@@ -78,7 +78,7 @@ class LocalRunner:
             threads.apply(self.settings.threads)
             try:
                 run = ready(contender, workload, inputs, right)
-            except Unsuited as reason:
+            except UnsuitedError as reason:
                 result.append(Prepared(contender.name, contender.library, None, str(reason)))
                 continue
             except Exception as error:

@@ -13,12 +13,12 @@ from typing import Any
 import softmax_ext
 from benchlib import truth
 from benchlib.contenders import bare, kernels, numpy_
-from benchlib.contenders.base import Builder, Unsuited
+from benchlib.contenders.base import Builder, UnsuitedError
 from benchlib.data import Data
 from benchlib.workloads import Workload
 from softmax_ext import reference
 
-__all__ = ["LIBRARIES", "Contender", "Unsuited", "contenders_of", "isas", "ready"]
+__all__ = ["LIBRARIES", "Contender", "UnsuitedError", "contenders_of", "isas", "ready"]
 
 #: Libraries that may be missing: the package to import and the module of its contenders.
 PEERS = {"scipy": "scipy_", "torch": "torch_", "jax": "jax_", "sklearn": "sklearn_"}
@@ -128,13 +128,13 @@ def ready(
 
     Raises
     ------
-    Unsuited
+    UnsuitedError
         If the contender cannot do this workload here.
     AssertionError
         If its answer is wrong.
     """
     if contender.build is None:
-        raise Unsuited(contender.absent)
+        raise UnsuitedError(contender.absent)
     job = contender.build(workload, data)
     answer = job.answer() if job.answer else right()
     truth.check(contender.name, workload, job.read(job.run()), answer)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.contenders.base import Builder, Job, Unsuited
+from benchlib.contenders.base import Builder, Job, UnsuitedError
 from benchlib.data import Data, empty
 from benchlib.truth import Answer
 from benchlib.workloads import Workload
@@ -39,7 +39,7 @@ def _products(workload: Workload, data: Data) -> Job:
     X, W = data.X, data.W
     if data.batches:
         if workload.cold:
-            raise Unsuited("the products do not gather rows")
+            raise UnsuitedError("the products do not gather rows")
         X = X[data.batches[0]]
     rng = np.random.default_rng(2)
     G = empty((len(X), workload.classes), workload.dtype, data.align)
@@ -66,7 +66,7 @@ def _products(workload: Workload, data: Data) -> Job:
 
 def _copy(workload: Workload, data: Data) -> Job:
     if workload.small:
-        raise Unsuited("the call costs more than the copy")
+        raise UnsuitedError("the call costs more than the copy")
     x = data.logits
     out = empty(x.shape, workload.dtype, data.align)
 
@@ -79,9 +79,9 @@ def _copy(workload: Workload, data: Data) -> Job:
 
 def _need_floats(workload: Workload) -> None:
     if workload.x_dtype == "uint8":
-        raise Unsuited("BLAS takes no uint8")
+        raise UnsuitedError("BLAS takes no uint8")
     if workload.small:
-        raise Unsuited("the call costs more than the product")
+        raise UnsuitedError("the call costs more than the product")
 
 
 CONTENDERS: dict[str, dict[str, Builder]] = {

@@ -25,7 +25,7 @@ class Job(NamedTuple):
     answer: Callable[[], Answer] | None = None
 
 
-class Unsuited(Exception):
+class UnsuitedError(Exception):
     """The contender does not do this job on this machine; the message says why."""
 
 

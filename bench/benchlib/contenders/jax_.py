@@ -63,9 +63,7 @@ def _layer_loss(scale: float) -> Callable[..., Any]:
 
 
 def _linear_cross_entropy(workload: Workload, data: Data) -> Job:
-    return _job(
-        _layer_loss(data.x_scale), _device(workload, data.W, data.b, data.X, _labels(data))
-    )
+    return _job(_layer_loss(data.x_scale), _device(workload, data.W, data.b, data.X, _labels(data)))
 
 
 def _linear_cross_entropy_with_grad(workload: Workload, data: Data) -> Job:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.contenders.base import Builder, Job, Unsuited, batches, one
+from benchlib.contenders.base import Builder, Job, UnsuitedError, batches, one
 from benchlib.data import Data, empty
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
@@ -23,14 +23,12 @@ def from_floats(kernels: Any) -> dict[str, Builder]:
 
     def build(workload: Workload, data: Data) -> Job:
         if workload.x_dtype != "uint8":
-            raise Unsuited("X is not uint8")
+            raise UnsuitedError("X is not uint8")
         X = empty(data.X.shape, workload.dtype, data.align)
         X[...] = data.X
         args = X, data.W, data.b, data.y
         out = kernels.linear_cross_entropy_with_grad(*args, x_scale=data.x_scale)
-        run = partial(
-            kernels.linear_cross_entropy_with_grad, *args, x_scale=data.x_scale, out=out
-        )
+        run = partial(kernels.linear_cross_entropy_with_grad, *args, x_scale=data.x_scale, out=out)
         return Job(run, _read_gradients)
 
     return {"linear_cross_entropy_with_grad": build}

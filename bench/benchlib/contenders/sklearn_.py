@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from benchlib.contenders.base import Builder, Job, Unsuited, one
+from benchlib.contenders.base import Builder, Job, UnsuitedError, one
 from benchlib.data import Data
 from benchlib.workloads import Workload
 
@@ -40,11 +40,11 @@ def _predict_proba(workload: Workload, data: Data) -> Job:
 
 def _linear_cross_entropy_with_grad(workload: Workload, data: Data) -> Job:
     if LinearModelLoss is None:
-        raise Unsuited("this scikit-learn has no LinearModelLoss")
+        raise UnsuitedError("this scikit-learn has no LinearModelLoss")
     if workload.x_dtype == "uint8" or workload.batch or workload.with_dX:
-        raise Unsuited("its loss takes all rows as floats and gives no dX")
+        raise UnsuitedError("its loss takes all rows as floats and gives no dX")
     if workload.classes < 3:
-        raise Unsuited("its multinomial loss wants three classes")
+        raise UnsuitedError("its multinomial loss wants three classes")
     loss = LinearModelLoss(HalfMultinomialLoss(n_classes=workload.classes), fit_intercept=True)
     coef = np.asfortranarray(np.column_stack([data.W.T, data.b]))
     y = data.y.astype(coef.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from benchlib.contenders.base import Builder, Job, Unsuited, batches
+from benchlib.contenders.base import Builder, Job, UnsuitedError, batches
 from benchlib.data import Data, draw_order, empty
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
@@ -124,9 +124,9 @@ def _gradient_job(loss_of: Any, workload: Workload, data: Data) -> Job:
 
 def _fused_gradient_job(workload: Workload, data: Data) -> Job:
     if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        raise Unsuited("this PyTorch has no chunked linear_cross_entropy")
+        raise UnsuitedError("this PyTorch has no chunked linear_cross_entropy")
     if not workload.size.startswith(("text", "vocab")):
-        raise Unsuited("made for many classes")
+        raise UnsuitedError("made for many classes")
     return _gradient_job(_fused, workload, data)
 
 

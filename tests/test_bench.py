@@ -1,0 +1,393 @@
+"""The benchmarks: they run, and they would notice a wrong answer. No time is asserted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import softmax_ext
+from softmax_ext import reference
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
+PNG = b"\x89PNG\r\n\x1a\n"
+ISAS = softmax_ext.available_isas()
+
+
+@pytest.fixture
+def benchlib(monkeypatch):
+    """A function that imports a module of bench/benchlib."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return lambda name: importlib.import_module(f"benchlib.{name}")
+
+
+def run(*arguments):
+    """Run a Python command in a process of its own: the benchmarks bind theirs to one CPU."""
+    package = str(Path(softmax_ext.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+
+
+def installed(package):
+    return importlib.util.find_spec(package) is not None
+
+
+# The whole thing, at tiny sizes.
+
+
+def test_table_is_printed_and_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run(
+        BENCH / "table.py", "--smoke", "--out", tmp_path,
+        "--group", "softmax/small", "--group", "linear_cross_entropy_with_grad/mnist-10-uint8",
+        "--group", "epoch/mnist-10-uint8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "table-1-thread.json").read_text(encoding="utf-8"))
+    assert written["environment"]["threads"] == 1
+    small, gradient, epoch = sorted(written["records"], key=lambda r: r["op"], reverse=True)
+    assert (small["op"], epoch["op"]) == ("softmax", "epoch")
+    for record in (small, gradient, epoch):
+        assert record["failed"] == {}
+        names = [contender["name"] for contender in record["contenders"]]
+        assert [f"ours [{isa}]" in names for isa in ISAS] == [True] * len(ISAS)
+        assert {"reference", "NumPy"} <= set(names)
+        assert ("PyTorch" in names) == installed("torch")
+        assert ("JAX" in names) == installed("jax")
+        assert record["contenders"][0]["ratio"] == 1
+        for contender in record["contenders"]:
+            assert 0 < contender["min"] <= contender["median"]
+            assert f"| {contender['name']} " in done.stdout
+    report = (tmp_path / "table-1-thread.md").read_text(encoding="utf-8")
+    assert "`softmax` small-8x10" in report
+    assert "peer / ours" in report
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert {"overview-1-thread.png", "bars-softmax-1-thread.png"} <= pictures
+    for name in pictures:
+        assert (tmp_path / name).read_bytes().startswith(PNG)
+        assert f"]({name})" in report
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="only one CPU may be used",
+)
+def test_with_two_threads_each_library_has_its_own_process(tmp_path):
+    done = run(
+        BENCH / "table.py", "--smoke", "--threads", 2, "--out", tmp_path, "--no-pictures",
+        "--library", "ours", "--library", "numpy", "--group", "softmax/rows-4096x10",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "table-2-thread.json").read_text(encoding="utf-8"))
+    told = written["environment"]["threads of"]
+    assert set(told) == {"ours", "numpy"}
+    assert all(threads["softmax_ext"] == 2 for threads in told.values())
+    assert {c["library"] for c in written["records"][0]["contenders"]} == {"ours", "numpy"}
+
+
+def test_sweep_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run(BENCH / "sweep.py", "--smoke", "--isa", ISAS[-1], "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / f"sweep-{ISAS[-1]}-1-thread.json").read_text(encoding="utf-8"))
+    shape = (len(written["features"]), len(written["classes"]))
+    assert np.shape(written["seconds_per_flop"]) == shape
+    assert (tmp_path / f"sweep-{ISAS[-1]}-1-thread.png").read_bytes().startswith(PNG)
+
+
+def test_pytest_benchmarks_run_every_workload(benchlib):
+    pytest.importorskip("pytest_benchmark")
+    libraries = [f"--bench-library={name}" for name in ("ours", "reference", "numpy", "bare")]
+    done = run("-m", "pytest", "bench", "--bench-smoke", "--benchmark-disable", "-v",
+               "-p", "no:cacheprovider", *libraries)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    workloads = benchlib("workloads").WORKLOADS
+    for workload in workloads:
+        for name in (*(f"ours [{isa}]" for isa in ISAS), "reference", "NumPy"):
+            assert f"[{workload.name}-{name}] PASSED" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_peer_gives_the_right_answer(tmp_path):
+    done = run(BENCH / "table.py", "--smoke", "--no-pictures", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--group", "no-such", "group: no workload starts with 'no-such'"),
+        ("--isa", "mmx", "isa: 'mmx' is none of"),
+        ("--library", "abacus", "library: 'abacus' is none of"),
+        ("--threads", "100000", "threads: 100000 asked for"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(option, value, message, tmp_path):
+    done = run(BENCH / "table.py", "--smoke", option, value, "--out", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"table.py: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+# The parts.
+
+
+def tiny(benchlib, op):
+    workloads = benchlib("workloads")
+    return next(w.tiny() for w in workloads.WORKLOADS if w.op == op)
+
+
+ALL_OPS = (
+    "linear_cross_entropy_with_grad", "linear_cross_entropy", "linear", "predict",
+    "predict_proba", "softmax", "log_softmax", "logsumexp", "cross_entropy",
+    "cross_entropy_with_grad", "entropy", "kl_divergence", "epoch",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ALL_OPS)
+def test_a_wrong_answer_is_noticed(benchlib, op):
+    truth, workload = benchlib("truth"), tiny(benchlib, op)
+    right = truth.compute(workload, benchlib("data").make(workload))
+    truth.check("itself", workload, right, right)
+    for part, array in enumerate(right):
+        wrong = [np.array(a, copy=True) for a in right]
+        if array.dtype.kind == "i":
+            wrong[part].flat[0] += 1
+        else:
+            wrong[part].flat[0] += 1e-3 * np.abs(array).max()
+        with pytest.raises(AssertionError, match=f"result {part}"):
+            truth.check("wrong", workload, tuple(wrong), right)
+        wrong[part] = np.full_like(array, np.nan, dtype=float)
+        with pytest.raises(AssertionError, match=f"result {part}"):
+            truth.check("nan", workload, tuple(wrong), right)
+        wrong[part] = array[..., None]
+        with pytest.raises(AssertionError, match="shape"):
+            truth.check("shape", workload, tuple(wrong), right)
+    with pytest.raises(AssertionError, match="results"):
+        truth.check("short", workload, right[:-1], right)
+
+
+def test_a_failing_contender_is_noted_and_the_others_go_on(benchlib, monkeypatch):
+    runners, contenders = benchlib("runners"), benchlib("contenders")
+    base = benchlib("contenders.base")
+    workload = tiny(benchlib, "softmax")
+    monkeypatch.setattr(runners.threads, "apply", lambda threads: None)
+
+    def wrong(workload, data):
+        return base.Job(lambda: np.zeros_like(data.logits), base.one)
+
+    def broken(workload, data):
+        raise RuntimeError("out of order")
+
+    def unsuited(workload, data):
+        raise base.UnsuitedError("too small")
+
+    right = contenders.contenders_of(workload, ("numpy",))
+    others = [contenders.Contender(f.__name__, "numpy", f) for f in (wrong, broken, unsuited)]
+    monkeypatch.setattr(runners, "contenders_of", lambda *_: others + right)
+    prepared = runners.LocalRunner(runners.Settings()).prepare(workload)
+    assert [(p.name, p.failed) for p in prepared] == [
+        ("wrong", True), ("broken", True), ("unsuited", False), ("NumPy", False),
+    ]  # fmt: skip
+    assert prepared[0].absent.startswith("AssertionError: wrong, softmax/")
+    assert prepared[1].absent == "RuntimeError: out of order"
+    assert prepared[2].absent == "too small"
+    assert [p.seconds is None for p in prepared] == [True, True, True, False]
+
+
+def test_contenders_take_turns(benchlib):
+    timing, runners = benchlib("timing"), benchlib("runners")
+    turns = []
+
+    class Recorder:
+        def prepare(self, workload):
+            return [
+                runners.Prepared("ours [a]", "ours", 1.0),
+                runners.Prepared("absent", "jax", None, "jax is not installed"),
+                runners.Prepared("NumPy", "numpy", 2.0),
+            ]
+
+        def sample(self, name, calls, warm_up):
+            turns.append(name)
+            return {"ours [a]": [1.0, 9.0, 2.0], "NumPy": [4.0, 5.0, 6.0]}[name][
+                turns.count(name) - 1
+            ]
+
+    effort = timing.Effort(seconds=0, least_rounds=3, most_rounds=3)
+    record = timing.measure(tiny(benchlib, "softmax"), Recorder(), None, effort)
+    assert turns == ["ours [a]", "NumPy"] * 3
+    ours, other = record["contenders"]
+    assert (ours["median"], ours["min"], ours["ratio"]) == (2.0, 1.0, 1.0)
+    assert (other["median"], other["ratio"]) == (5.0, 2.5)
+    assert record["left_out"] == {"absent": "jax is not installed"}
+
+
+def test_costs_of_known_workloads(benchlib):
+    by_name = {w.name: w for w in benchlib("workloads").WORKLOADS}
+    mnist = by_name["linear_cross_entropy_with_grad/mnist-10"]
+    assert mnist.flops == 4 * 60000 * 784 * 10
+    assert mnist.bytes == 4 * 60000 * 784 + 2 * 4 * 784 * 10 + 8 * 60000
+    vocabulary = by_name["linear_cross_entropy_with_grad/vocab-50k"]
+    assert vocabulary.flops == 6 * 1024 * 768 * 50257
+    assert by_name["linear_cross_entropy_with_grad/mnist-10-batch-cold"].flops == 4 * 256 * 7840
+    assert by_name["epoch/mnist-10"].flops == mnist.flops
+    assert by_name["softmax/rows-4096x10"].bytes == 2 * 4 * 4096 * 10
+    assert by_name["logsumexp/rows-4096x10"].bytes == 4 * 4096 * 11
+    assert by_name["softmax/rows-4096x10"].flops == 0
+
+
+def test_share_is_of_the_ceiling_that_binds(benchlib):
+    rates = benchlib("timing").rates
+    by_name = {w.name: w for w in benchlib("workloads").WORKLOADS}
+    top = {"flops_per_second": 100e9, "bytes_per_second": 20e9}
+    gradient = by_name["linear_cross_entropy_with_grad/mnist-10"]
+    found = rates(gradient, gradient.flops / 50e9, top)
+    assert found["bound"] == "arithmetic"
+    assert found["share"] == pytest.approx(0.5)
+    assert found["gflops"] == pytest.approx(50)
+    softmax = by_name["softmax/rows-65536x10"]
+    found = rates(softmax, softmax.bytes / 5e9, top)
+    assert found["bound"] == "copy"
+    assert found["share"] == pytest.approx(0.25)
+    assert found["gbps"] == pytest.approx(5)
+    assert rates(softmax, 1.0, None)["share"] is None
+
+
+def test_arrays_start_where_they_should(benchlib):
+    data = benchlib("data")
+    for align, offset in (("numpy", 16), ("64", 0)):
+        made = data.make(tiny(benchlib, "linear_cross_entropy_with_grad"), align)
+        for array in (made.X, made.W, made.b):
+            assert array.ctypes.data % 64 == offset
+            assert array.flags.c_contiguous
+
+
+def test_an_absent_library_is_listed_with_its_reason(benchlib, monkeypatch):
+    contenders = benchlib("contenders")
+    contenders._builders.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (only,) = contenders.contenders_of(tiny(benchlib, "softmax"), ("torch",))
+    assert (only.build, only.absent) == (None, "torch is not installed")
+    contenders._builders.cache_clear()
+
+
+def test_an_instruction_set_that_cannot_run_is_listed_with_its_reason(benchlib, monkeypatch):
+    contenders = benchlib("contenders")
+    monkeypatch.setattr(contenders, "isas", lambda: (ISAS, ("avx1024",)))
+    *able, unable = contenders.contenders_of(tiny(benchlib, "softmax"), ("ours",))
+    assert [c.name for c in able] == [f"ours [{isa}]" for isa in ISAS]
+    assert unable.absent == "this processor cannot run avx1024"
+
+
+def test_summary_compares_with_the_fastest_peer(benchlib):
+    report = benchlib("report")
+    record = {
+        "op": "softmax", "size": "rows-4096x10", "shape": "4096 x 10",
+        "contenders": [
+            {"name": "ours [a]", "library": "ours", "median": 2e-3, "share": 0.5},
+            {"name": "ours [b]", "library": "ours", "median": 1e-3, "share": 1.0},
+            {"name": "bare copy", "library": "bare", "median": 1e-6, "share": 1.0},
+            {"name": "PyTorch", "library": "torch", "median": 8e-3, "share": 0.1},
+            {"name": "NumPy", "library": "numpy", "median": 6e-3, "share": 0.1},
+        ],
+    }  # fmt: skip
+    row = report.summary_row(record)
+    assert row["ours"] == "2 ms"
+    assert row["peer / ours"] == "**3**"
+    assert row["share"] == "50%"
+    assert report.summary_row(record, record)["1 thread / this"] == "1"
+    lines = report.summary([record]).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.0, "2 s"), (0.0184, "18.4 ms"), (0.1234, "123 ms"), (3.1e-6, "3.1 µs"), (9e-8, "90 ns")],
+)
+def test_durations_are_written_in_a_unit_that_suits(benchlib, value, text):
+    assert benchlib("report").seconds(value) == text
+
+
+def test_ceilings_are_measured(benchlib):
+    ceilings = benchlib("ceiling")
+    try:
+        ceiling = ceilings.Ceiling(2)
+    except ceilings.NoCompilerError as error:
+        pytest.skip(str(error))
+    try:
+        assert ceiling.isa == ceiling.isas[-1]
+        # Not a limit on speed: a loop optimised away, or never run, would be far outside.
+        for dtype in ("float32", "float64"):
+            for isa in ceiling.isas:
+                assert 1e7 < ceiling.fma(dtype, isa) < 1e14
+        assert 1e6 < ceiling.copy(1 << 20) < 1e14
+    finally:
+        ceiling.close()
+
+
+def test_without_a_compiler_there_is_no_ceiling(benchlib, monkeypatch):
+    ceilings = benchlib("ceiling")
+    monkeypatch.setattr(ceilings, "compiler", lambda: None)
+    with pytest.raises(ceilings.NoCompilerError, match="install gcc"):
+        ceilings.Ceiling(1)
+
+
+SIZES = (1, 2, 4, 8, 16)
+
+
+def smooth():
+    """A map with a trend, as real ones have: small sizes are dearer."""
+    return [[(1 + 8 / d) * (1 + 3 / c) for c in SIZES] for d in SIZES]
+
+
+def test_sweep_flags_nothing_in_a_smooth_map(benchlib):
+    times = smooth()
+    assert benchlib("cells").confirmed(times, SIZES, SIZES, lambda d, c: 0) == []
+    assert times == smooth()
+
+
+def test_sweep_flags_a_cell_and_a_whole_column(benchlib):
+    cells = benchlib("cells")
+    times = smooth()
+    times[2][2] *= 2
+    found = cells.confirmed(times, SIZES, SIZES, lambda d, c: np.inf)
+    assert [(d, c) for d, c, _ in found] == [(4, 4)]
+    times = smooth()
+    for row in times:
+        row[3] *= 2
+    found = cells.confirmed(times, SIZES, SIZES, lambda d, c: np.inf)
+    assert [(d, c) for d, c, _ in found] == [(d, 8) for d in SIZES]
+
+
+def test_sweep_drops_a_flag_that_does_not_come_again(benchlib):
+    times = smooth()
+    right, times[2][2] = times[2][2], 2 * times[2][2]
+    assert benchlib("cells").confirmed(times, SIZES, SIZES, lambda d, c: right) == []
+    assert times == smooth()
+
+
+def test_sweep_checks_the_answer(benchlib):
+    class Wrong:
+        isa = "wrong"
+
+        def linear_cross_entropy_with_grad(self, *args, **kwargs):
+            result = reference.linear_cross_entropy_with_grad(*args, **kwargs)
+            return result._replace(dW=2 * result.dW)
+
+    with pytest.raises(AssertionError, match=r"ours \[wrong\]"):
+        benchlib("cells").seconds_per_flop(Wrong(), 3, 2, work=1e3)
