@@ -512,7 +512,65 @@ cdef class Softmax:
             scatter[real](self.k, n, self.c, block, ldc, 1, out, ob, oc)
 
 
-cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept:
+@cython.final
+cdef class SmallSoftmax:
+    """softmax (PROB) or log_softmax (LOG) of the plainest arguments at the least cost.
+
+    Returns None, having done nothing, unless x is a native contiguous float32 or float64 ndarray
+    of at most 4096 numbers and axis its last one.
+    """
+    cdef smx_leaves *f32
+    cdef smx_leaves *f64
+
+    def __init__(self, str isa):
+        self.f32, self.f64 = leaves_of(isa, False), leaves_of(isa, True)
+
+    def __call__(self, int mode, object given, object axis):
+        cdef cnp.ndarray x, out
+        cdef idx c, ndim
+        cdef int kind
+        if not cnp.PyArray_CheckExact(given) or type(axis) is not int:
+            return None
+        x = <cnp.ndarray>given
+        kind, ndim = cnp.PyArray_TYPE(x), cnp.PyArray_NDIM(x)
+        if (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64) or ndim == 0:
+            return None
+        if axis != -1 and axis != ndim - 1:
+            return None
+        c = cnp.PyArray_DIMS(x)[ndim - 1]
+        if (not cnp.PyArray_IS_C_CONTIGUOUS(x) or not cnp.PyArray_ISNOTSWAPPED(x)
+                or cnp.PyArray_SIZE(x) > 4096 or cnp.PyArray_SIZE(x) == 0):
+            return None
+        out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(x), kind, 0)
+        if kind == cnp.NPY_FLOAT32:
+            small_softmax[float](self.f32, mode, cnp.PyArray_SIZE(x) // c, c,
+                                 <const float *>cnp.PyArray_DATA(x), <float *>cnp.PyArray_DATA(out))
+        else:
+            small_softmax[double](self.f64, mode, cnp.PyArray_SIZE(x) // c, c,
+                                  <const double *>cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(out))
+        return out
+
+
+cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, const real *x,
+                        real *out) noexcept nogil:
+    """n contiguous rows, by the same leaves on the same numbers as Softmax."""
+    cdef double block[2112]  # 16 KiB, what rows_per_block fills, and a little more
+    cdef real *b = <real *>block
+    cdef idx rb, at, m
+    if c > k.cols_max and c >= k.lanes:
+        k.softmax_rows(mode, n, c, x, c, NULL, out, c, NULL, NULL)
+        return
+    rb = rows_per_block(c, sizeof(real), k.lanes)
+    at = 0
+    while at < n:
+        m = min(n - at, rb)
+        k.transpose(m, c, x + at * c, c, b, rb)
+        k.softmax_cols(mode, m, c, b, rb, NULL, NULL, b, rb, NULL, NULL)
+        k.transpose(c, m, b, rb, out + at * c, c)
+        at += m
+
+
+cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept nogil:
     """So many rows that a block of c classes takes about half of L1, a multiple of lanes."""
     cdef idx n = (16 << 10) // (c * size) if c else 64
     return max(lanes, min(64, n // lanes * lanes))
@@ -710,7 +768,48 @@ cdef enum Job:  # what a pass over X is for
 
 # Up to this size W transposed stays whole; above, panels of classes are transposed as they come.
 cdef idx RESIDENT_BYTES = 8 << 20
-cdef idx PANEL_BYTES = 1 << 20
+cdef idx PANEL_BYTES = 512 << 10
+
+
+@cython.final
+cdef class Block:
+    """Work arrays for one block of rows of a LinearPass."""
+    cdef Scratch s
+    cdef Rows rows
+    cdef void *L
+    cdef void *mx
+    cdef void *ls
+    cdef void *scale
+    cdef void *xs           # copies of rows that the leaves cannot read as they are
+    cdef void *dxs          # gradient of the rows
+    cdef void *Wt           # one panel of W transposed
+    cdef const void **xp    # where the rows are
+    cdef const void **ahead  # where the next ones are
+    cdef const void **wp    # where the rows of Wt are
+    cdef idx ldl
+
+    def __cinit__(self, LinearPass p, idx n_dxs, bint own_Wt):
+        cdef idx rb = p.row_block, c = p.c, size = p.size, ldw = p.ldw, r
+        cdef idx panel_bytes = p.panel * ldw * size if own_Wt else 0
+        self.ldl = rb + (16 if c > 64 else 0)  # a stride of 1 KiB would meet 4 cache sets only
+        self.s = Scratch(self.ldl * c * size + rb * (ROWS_BYTES + 3 * size)
+                         + (2 * (rb + 4) + p.panel) * <idx>sizeof(void *)
+                         + (0 if p.direct else rb * ldw * size) + n_dxs * rb * ldw * size
+                         + panel_bytes + 2048)
+        self.L = self.s.take(self.ldl * c * size)
+        memset(self.L, 0, self.ldl * c * size)
+        self.mx = self.s.take(rb * size)
+        self.ls = self.s.take(rb * size)
+        self.scale = self.s.take(rb * size)
+        self.rows = take_rows(self.s, rb)
+        self.xp = <const void **>self.s.take((rb + 4) * sizeof(void *))
+        self.ahead = <const void **>self.s.take((rb + 4) * sizeof(void *))
+        self.wp = <const void **>self.s.take(p.panel * sizeof(void *))
+        self.xs = self.s.take(0 if p.direct else rb * ldw * size)
+        self.dxs = self.s.take(n_dxs * rb * ldw * size)
+        self.Wt = self.s.take(panel_bytes) if own_Wt else p.Wt
+        for r in range(p.panel):
+            self.wp[r] = <char *>self.Wt + r * ldw * size
 
 
 @cython.final
@@ -796,81 +895,38 @@ cdef class LinearPass:
         return self._run[float](lo, hi, acc, NULL)
 
     cdef _run(self, idx lo, idx hi, Accumulator acc, real *tag):
-        cdef smx_leaves *k = self.k
-        cdef idx rb = self.row_block, c = self.c, ldw = self.ldw, size = self.size
-        cdef idx ldl = rb + (16 if c > 64 else 0)
-        cdef bint dx = self.dX is not None
-        cdef idx panel_bytes = self.panel * ldw * size if self.panelled else 0
-        cdef Scratch s = Scratch(ldl * c * size + rb * (ROWS_BYTES + 3 * size)
-                                 + 2 * (rb + 4) * sizeof(void *) + 2 * rb * ldw * size
-                                 + self.panel * sizeof(void *) + 3 * panel_bytes + 4096)
-        cdef real *L = <real *>s.take(ldl * c * size)
-        cdef real *mx = <real *>s.take(rb * size)
-        cdef real *ls = <real *>s.take(rb * size)
-        cdef real *scale = <real *>s.take(rb * size)
-        cdef Rows rows = take_rows(s, rb)
-        cdef const void **xp = <const void **>s.take((rb + 4) * sizeof(void *))
-        cdef const void **ahead = <const void **>s.take((rb + 4) * sizeof(void *))
-        cdef const void **soon
-        cdef real *xs = <real *>s.take(0 if self.direct else rb * ldw * size)
-        cdef real *dxs = <real *>s.take(rb * ldw * size if dx else 0)
-        cdef const void **wp = <const void **>s.take(self.panel * sizeof(void *))
-        cdef real *Wt = <real *>(s.take(panel_bytes) if self.panelled else self.Wt)
-        cdef real *tile = <real *>s.take(panel_bytes)
-        cdef real *flipped = <real *>s.take(panel_bytes)
-        cdef const real *bias = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b)
-        cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
-        cdef idx at = lo, n, r, p, c0, c1, bad = -1, n_correct = 0
+        cdef Block w = Block(self, self.dX is not None, self.panelled)
+        cdef idx c = self.c, at = lo, n, r, p, c0, c1, bad = -1, n_correct = 0
         cdef idx n_panels = (c + self.panel - 1) // max(1, self.panel)
+        cdef real *L = <real *>w.L
+        cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
         cdef double total = 0
         with nogil:
-            memset(L, 0, ldl * c * size)
-            for r in range(self.panel):
-                wp[r] = Wt + r * ldw
             while at < hi and bad < 0:
-                n = self.next_block(&at, hi, &rows, &bad)
+                n = self.next_block(&at, hi, &w.rows, &bad)
                 if bad >= 0 or n == 0:
                     continue
-                self.point[real](n, &rows, xp, xs)
-                soon = self.look_ahead(at, hi, n, ahead)
+                self.point[real](n, &w.rows, w.xp, <real *>w.xs)
                 for p in range(n_panels):
                     c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
                     if self.panelled:
-                        self.pack[real](c0, c1, Wt)
-                    if self.direct and self.x_code == U8:
-                        k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
-                                    NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, soon)
-                    else:
-                        k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, ldw,
-                                 NULL if bias == NULL else bias + c0, L + c0 * ldl, ldl, soon)
+                        self.pack[real](c0, c1, <real *>w.Wt)
+                    self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, L, w.ldl,
+                                         self.look_ahead(at, hi, n, w.ahead))
                 if self.job < LOSS:
-                    self.emit[real](at - n, n, L, ldl, mx, &rows)
+                    self.emit[real](at - n, n, L, w.ldl, <real *>w.mx, &w.rows)
                     continue
-                total += self.losses_of[real](n, &rows, L, ldl, mx, ls, scale)
-                n_correct += count_correct(self.t, n, &rows)
-                if losses != NULL:
-                    for r in range(n):
-                        losses[rows.place[r]] = <real>rows.loss[r]
-                if self.job == LOSS:
-                    continue
-                if acc.db != NULL:
-                    add_rows[real](n, c, L, ldl, acc.db)
-                if dx:
-                    memset(dxs, 0, n * ldw * size)
-                for p in range(n_panels):
-                    c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
-                    if dx:
-                        if self.panelled:
-                            self.pack[real](c0, c1, Wt)
-                        k.outer(n, c1 - c0, self.de, L + c0 * ldl, 1, ldl, wp, dxs, ldw)
-                    if self.panelled:
-                        memset(tile, 0, (c1 - c0) * ldw * size)
-                        self.add_outer[real](n, c1 - c0, L + c0 * ldl, ldl, xp, tile)
-                        self.add_panel[real](c0, c1, tile, flipped, acc.dW)
-                    else:
-                        self.add_outer[real](n, c, L, ldl, xp, <real *>acc.at)
-                if dx:
-                    self.emit_dX[real](n, &rows, dxs)
+                total += self.losses_of[real](n, w.rows, L, w.ldl, <real *>w.mx, <real *>w.ls,
+                                              <real *>w.scale, losses)
+                n_correct += count_correct(self.t, n, &w.rows)
+                if self.job == GRADIENT:
+                    if acc.db != NULL:
+                        add_rows[real](n, c, L, w.ldl, acc.db)
+                    self.add_outer[real](n, c, L, w.ldl, w.xp, <real *>acc.at)
+                    if self.dX is not None:
+                        memset(w.dxs, 0, n * self.ldw * sizeof(real))
+                        self.k.outer(n, c, self.de, L, 1, w.ldl, w.wp, w.dxs, self.ldw)
+                        self.emit_dX[real](n, &w.rows, <real *>w.dxs)
         return total, n_correct, bad
 
     cdef idx next_block(self, idx *at, idx hi, Rows *rows, idx *bad) noexcept nogil:
@@ -932,9 +988,24 @@ cdef class LinearPass:
             ahead[r] = self.x_data + (i if self.pick == NULL else self.pick[i]) * self.xr
         return ahead
 
-    cdef double losses_of(self, idx n, Rows *rows, real *L, idx ldl, real *mx, real *ls,
-                          real *scale) noexcept nogil:
-        """The block's losses; L becomes the gradient if one is wanted."""
+    cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt, real *L,
+                        idx ldl, const void **ahead) noexcept nogil:
+        """Logits of the classes c0 to c1, whose rows of W transposed are in Wt."""
+        cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
+        if self.direct and self.x_code == U8:
+            self.k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ldl,
+                             ldl, ahead)
+        else:
+            self.k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ldl,
+                          ldl, ahead)
+
+    cdef double losses_of(self, idx n, Rows all_rows, real *L, idx ldl, real *mx, real *ls,
+                          real *scale, real *losses) noexcept nogil:
+        """The rows' losses, summed and (if wanted) one by one; L becomes the gradient if one is
+        wanted."""
+        cdef Rows *rows = &all_rows
+        cdef double total
+        cdef idx r
         cdef idx padded = round_up(n, self.k.lanes)
         cdef int mode = SMX_PROB if self.job == GRADIENT else SMX_STATS
         self.k.argmax_cols(n, self.c, L, ldl, mx, rows.arg)
@@ -943,7 +1014,11 @@ cdef class LinearPass:
         self.k.softmax_cols(mode, padded, self.c, L, ldl, mx, scale, L, ldl, NULL, ls)
         if self.job == GRADIENT:
             subtract_targets[real](self.t, n, rows, L, 1, ldl)
-        return finish_losses[real](n, rows, ls)
+        total = finish_losses[real](n, rows, ls)
+        if losses != NULL:
+            for r in range(n):
+                losses[rows.place[r]] = <real>rows.loss[r]
+        return total
 
     cdef void add_outer(self, idx n, idx c, const real *G, idx ldl, const void **xp,
                         real *acc) noexcept nogil:
@@ -1010,22 +1085,25 @@ cdef class LinearPass:
                               out + full * sc, sr, sc)
 
     def finish(self, Accumulator acc, cnp.ndarray dW, cnp.ndarray db):
-        """dW and db from an accumulator (a panelled pass has filled dW already)."""
-        cdef idx j
-        if not self.panelled:
-            with nogil:
-                if self.f64:
-                    self.flip[double](self.c, <double *>acc.at, <char *>cnp.PyArray_DATA(dW),
-                                      cnp.PyArray_STRIDES(dW)[0], cnp.PyArray_STRIDES(dW)[1])
-                else:
-                    self.flip[float](self.c, <float *>acc.at, <char *>cnp.PyArray_DATA(dW),
-                                     cnp.PyArray_STRIDES(dW)[0], cnp.PyArray_STRIDES(dW)[1])
+        """dW and db from an accumulator, whose sums are used up."""
+        cdef char *out = <char *>cnp.PyArray_DATA(dW)
+        with nogil:
+            if self.f64:
+                self.flip[double](self.c, <double *>acc.at, out, cnp.PyArray_STRIDES(dW)[0],
+                                  cnp.PyArray_STRIDES(dW)[1])
+            else:
+                self.flip[float](self.c, <float *>acc.at, out, cnp.PyArray_STRIDES(dW)[0],
+                                 cnp.PyArray_STRIDES(dW)[1])
         if db is not None:
-            for j in range(self.c):
-                if self.f64:
-                    (<double *>cnp.PyArray_GETPTR1(db, j))[0] = acc.db[j]
-                else:
-                    (<float *>cnp.PyArray_GETPTR1(db, j))[0] = <float>acc.db[j]
+            self.finish_db(acc, db)
+
+    cdef finish_db(self, Accumulator acc, cnp.ndarray db):
+        cdef idx j
+        for j in range(self.c):
+            if self.f64:
+                (<double *>cnp.PyArray_GETPTR1(db, j))[0] = acc.db[j]
+            else:
+                (<float *>cnp.PyArray_GETPTR1(db, j))[0] = <float>acc.db[j]
 
 
 @cython.final
@@ -1034,14 +1112,12 @@ cdef class Accumulator:
     cdef Scratch scratch
     cdef char *at
     cdef double *db
-    cdef cnp.ndarray dW
     cdef idx n, c
     cdef bint f64
 
-    def __init__(self, LinearPass job, cnp.ndarray dW, bint with_db):
+    def __init__(self, LinearPass job, bint with_db):
         self.n = 0 if job.panelled else job.c * job.ldw
         self.c, self.f64 = job.c, job.f64
-        self.dW = dW if job.panelled else None
         self.scratch = Scratch(self.n * job.size + (self.c * 8 if with_db else 0) + 128)
         self.at = <char *>self.scratch.take(self.n * job.size)
         self.db = <double *>self.scratch.take(self.c * 8) if with_db else NULL
@@ -1062,6 +1138,157 @@ cdef class Accumulator:
             if self.db != NULL:
                 for i in range(self.c):
                     self.db[i] += other.db[i]
+
+
+@cython.final
+cdef class PanelGradient:
+    """The gradient pass where W is too large to keep transposed: classes in panels.
+
+    A block of rows goes through three steps, each of which may run on several threads: logits by
+    groups of panels, losses by strips of rows, gradients by groups again. Groups and strips are
+    set by the shape, and a gradient of W has one group only: the same bits on any number of
+    threads. dW starts as zeros.
+    """
+    cdef LinearPass p
+    cdef Block w
+    cdef Accumulator acc
+    cdef cnp.ndarray dW
+    cdef idx at, hi, n, n_panels
+    cdef readonly idx n_groups, bad
+
+    def __init__(self, LinearPass p, cnp.ndarray dW, bint with_db):
+        self.p, self.dW = p, dW
+        self.n_panels = (p.c + p.panel - 1) // p.panel
+        self.n_groups = min(8, self.n_panels)
+        self.w = Block(p, self.n_groups if p.dX is not None else 0, False)
+        self.acc = Accumulator(p, with_db)
+        self.at, self.bad = 0, -1
+        self.hi = p.X.shape[0] if p.rows is None else p.rows.shape[0]
+
+    def next_block(self):
+        """Take the next block; False when there is none (or a label is bad: see `bad`)."""
+        self.n = 0
+        while self.n == 0 and self.at < self.hi and self.bad < 0:
+            self.n = self.p.next_block(&self.at, self.hi, &self.w.rows, &self.bad)
+        if self.n == 0 or self.bad >= 0:
+            return False
+        if self.p.f64:
+            self.p.point[double](self.n, &self.w.rows, self.w.xp, <double *>self.w.xs)
+        else:
+            self.p.point[float](self.n, &self.w.rows, self.w.xp, <float *>self.w.xs)
+        return True
+
+    @property
+    def n_strips(self):
+        return (self.n + 63) // 64
+
+    def logits(self, idx group):
+        if self.p.f64:
+            self._logits[double](group, NULL)
+        else:
+            self._logits[float](group, NULL)
+
+    cdef _logits(self, idx group, real *tag):
+        cdef LinearPass p = self.p
+        cdef Scratch s = Scratch(p.panel * p.ldw * sizeof(real))
+        cdef real *Wt = <real *>s.take(p.panel * p.ldw * sizeof(real))
+        cdef idx i, c0, c1
+        with nogil:
+            for i in range(group * self.n_panels // self.n_groups,
+                           (group + 1) * self.n_panels // self.n_groups):
+                c0, c1 = i * p.panel, min(p.c, (i + 1) * p.panel)
+                p.pack[real](c0, c1, Wt)
+                p.logits_of[real](self.n, c0, c1, self.w.xp, Wt, <real *>self.w.L, self.w.ldl, NULL)
+
+    def losses(self, idx strip):
+        """Loss sum and number of correct rows of a strip of 64 rows; logits become gradients."""
+        if self.p.f64:
+            return self._losses[double](strip, NULL)
+        return self._losses[float](strip, NULL)
+
+    cdef _losses(self, idx strip, real *tag):
+        cdef idx r = strip * 64, n = min(self.n - r, 64), n_correct
+        cdef Rows rows = later_rows(self.w.rows, r)
+        cdef double total
+        cdef LinearPass p = self.p
+        cdef real *losses = NULL if p.losses is None else <real *>cnp.PyArray_DATA(p.losses)
+        with nogil:
+            total = p.losses_of[real](n, rows, <real *>self.w.L + r, self.w.ldl,
+                                      <real *>self.w.mx + r, <real *>self.w.ls + r,
+                                      <real *>self.w.scale + r, losses)
+            n_correct = count_correct(p.t, n, &rows)
+        return total, n_correct
+
+    def gradients(self, idx group):
+        if self.p.f64:
+            self._gradients[double](group, NULL)
+        else:
+            self._gradients[float](group, NULL)
+
+    cdef _gradients(self, idx group, real *tag):
+        cdef LinearPass p = self.p
+        cdef idx panel_bytes = p.panel * p.ldw * sizeof(real), i, j, c0, c1, n = self.n
+        cdef Scratch s = Scratch(3 * panel_bytes + p.panel * sizeof(void *) + 256)
+        cdef real *Wt = <real *>s.take(panel_bytes)
+        cdef real *tile = <real *>s.take(panel_bytes)
+        cdef real *flipped = <real *>s.take(panel_bytes)
+        cdef const void **wp = <const void **>s.take(p.panel * sizeof(void *))
+        cdef real *G = <real *>self.w.L
+        cdef idx ldl = self.w.ldl
+        cdef bint dx = p.dX is not None
+        cdef real *dxs = <real *>self.w.dxs + (group * p.row_block * p.ldw if dx else 0)
+        for j in range(p.panel):
+            wp[j] = Wt + j * p.ldw
+        with nogil:
+            if dx:
+                memset(dxs, 0, n * p.ldw * sizeof(real))
+            for i in range(group * self.n_panels // self.n_groups,
+                           (group + 1) * self.n_panels // self.n_groups):
+                c0, c1 = i * p.panel, min(p.c, (i + 1) * p.panel)
+                if dx:
+                    p.pack[real](c0, c1, Wt)
+                    p.k.outer(n, c1 - c0, p.de, G + c0 * ldl, 1, ldl, wp, dxs, p.ldw)
+                memset(tile, 0, (c1 - c0) * p.ldw * sizeof(real))
+                p.add_outer[real](n, c1 - c0, G + c0 * ldl, ldl, self.w.xp, tile)
+                p.add_panel[real](c0, c1, tile, flipped, self.dW)
+                if self.acc.db != NULL:
+                    add_rows[real](n, c1 - c0, G + c0 * ldl, ldl, self.acc.db + c0)
+
+    def finish_block(self):
+        """The block's part of dX: the groups' sums added in order."""
+        if self.p.dX is not None:
+            if self.p.f64:
+                self._finish_block[double](NULL)
+            else:
+                self._finish_block[float](NULL)
+
+    cdef _finish_block(self, real *tag):
+        cdef real *dxs = <real *>self.w.dxs
+        cdef idx g, i, size = self.p.row_block * self.p.ldw, used = self.n * self.p.ldw
+        with nogil:
+            for g in range(1, self.n_groups):
+                for i in range(used):
+                    dxs[i] += dxs[g * size + i]
+            self.p.emit_dX[real](self.n, &self.w.rows, dxs)
+
+    def finish(self, cnp.ndarray db):
+        """db, after the last block."""
+        if db is not None:
+            self.p.finish_db(self.acc, db)
+
+
+cdef Rows later_rows(Rows r, idx i) noexcept:
+    """The same work arrays from row i on."""
+    r.a += i
+    r.b += i
+    r.place += i
+    r.label += i
+    r.pick += i
+    r.smooth += i
+    r.sum += i
+    r.loss += i
+    r.arg += i
+    return r
 
 
 cdef void add_rows(idx n, idx c, const real *G, idx ldl, double *db) noexcept nogil:

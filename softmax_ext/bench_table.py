@@ -13,7 +13,6 @@ from . import reference
 
 __all__ = ["Case", "best_time", "cases", "lines"]
 
-_SECONDS = 0.3  # spent on each side of a row, at least
 _CALLS = 3  # made on each side of a row, at least
 
 
@@ -89,7 +88,7 @@ def _rows(kernel: str, size: str, logits: Any) -> Case:
     return Case(kernel, size, lambda kernels: getattr(kernels, kernel)(logits))
 
 
-def best_time(call: Callable[[], object], seconds: float = _SECONDS) -> float:
+def best_time(call: Callable[[], object], seconds: float = 0.3) -> float:
     """Seconds of the quickest of several calls, after one that does not count."""
     call()
     best = float("inf")
@@ -104,7 +103,7 @@ def best_time(call: Callable[[], object], seconds: float = _SECONDS) -> float:
     return best
 
 
-def lines(kernels: Any, seconds: float = _SECONDS) -> Iterator[str]:
+def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
     """The table, line by line as it is measured.
 
     Parameters

@@ -1,8 +1,8 @@
-"""The public kernels: arguments checked and brought into the form the drivers take.
+"""The public kernels: what each call wants of arguments.py, threads.py and the drivers.
 
-Everything a user can get wrong is refused here, before anything is written. The arithmetic is in
-the drivers (`_kernels.pyx`) and leaves (`src/`), except for entropy and kl_divergence, which are
-a few NumPy operations.
+Nothing is written before every argument has been checked. The arithmetic is in the drivers
+(`_kernels.pyx`) and leaves (`src/`), except for entropy and kl_divergence, which are a few NumPy
+operations.
 """
 
 from __future__ import annotations
@@ -13,10 +13,27 @@ import os
 from typing import Any, cast
 
 import numpy as np
-from numpy.exceptions import AxisError
 from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels, threads
+from .arguments import (
+    Array,
+    as_array,
+    as_axes,
+    as_floating,
+    as_layer,
+    as_out,
+    as_rows,
+    as_target,
+    as_weights,
+    check_reduction,
+    finite,
+    gradient_arrays,
+    number_between,
+    rows_first,
+    same_place,
+    three_axes,
+)
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
 STATS, PROB, LOG = 0, 1, 2  # enum smx_mode
@@ -31,162 +48,6 @@ SLICE_PRODUCTS = 1 << 22
 THREADED_PRODUCTS = 1 << 24
 # Slices with accumulators of their own are at least so many rows, which makes merging cheap.
 SLICE_ROWS = 1024
-
-Array = NDArray[Any]
-
-
-# ------------------------------------------------------------------------ arguments, one by one
-
-
-def _array(name: str, value: Any) -> Array:
-    """`value` as a plain ndarray, without a copy if it is one."""
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: a masked array came, a plain one was wanted; use .filled() or .compressed()"
-        )
-    if hasattr(value, "indptr") and hasattr(value, "indices"):
-        raise TypeError(f"{name}: a sparse matrix came, a dense array was wanted; use .toarray()")
-    return np.asarray(value)
-
-
-def _floating(name: str, value: Any, *, half: bool = False) -> Array:
-    """`value` as native float32 or float64 (`half`: float16 too); integers become float64."""
-    a = _array(name, value)
-    kind, size = a.dtype.kind, a.dtype.itemsize
-    if kind in "iub":
-        return a.astype(np.float64)
-    if kind != "f" or size > 8 or (size == 2 and not half):
-        raise TypeError(
-            f"{name}: dtype {a.dtype} came, "
-            f"{'float16, ' if half else ''}float32, float64 or integers were wanted"
-        )
-    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
-
-
-def _real(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """Weights: any real dtype, as contiguous float64 of one shape."""
-    a = _array(name, value)
-    if a.dtype.kind not in "iubf" or a.dtype.itemsize > 8:
-        raise TypeError(f"{name}: dtype {a.dtype} came, real numbers were wanted")
-    if a.shape != shape:
-        raise ValueError(f"{name}: shape {a.shape} came, {shape} was wanted")
-    return np.ascontiguousarray(a, np.float64)
-
-
-def _overlaps_itself(a: Array) -> bool:
-    reach = a.itemsize
-    for step, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape) if n > 1):
-        if step < reach:
-            return a.size > 0
-        reach += step * (n - 1)
-    return False
-
-
-def _out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """`out` if results of this shape and dtype can be written to it."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name}: {type(out).__name__} came, a NumPy array was wanted")
-    if out.shape != shape:
-        raise ValueError(f"{name}: shape {out.shape} came, {shape} was wanted")
-    if out.dtype != dtype:
-        raise ValueError(f"{name}: dtype {out.dtype} came, {dtype} was wanted")
-    if not out.flags.writeable:
-        raise ValueError(f"{name}: a read-only array came, a writable one was wanted")
-    if _overlaps_itself(out):
-        raise ValueError(f"{name}: an array that overlaps itself came, one memory place per element was wanted")
-    return out
-
-
-def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Axes as sorted non-negative numbers."""
-    if axis is None:
-        return tuple(range(ndim))
-    result = []
-    for a in axis if isinstance(axis, tuple) else (axis,):
-        if isinstance(a, (bool, np.bool_)):
-            raise TypeError("axis: a bool came, an integer was wanted")
-        i = operator.index(a)
-        if not -ndim <= i < ndim:
-            raise AxisError(i, ndim)
-        result.append(i % ndim)
-    if len(set(result)) < len(result):
-        raise ValueError(f"axis: {axis} names an axis twice")
-    return tuple(sorted(result))
-
-
-def _option(name: str, value: Any, low: float, high: float) -> float:
-    v = float(value)
-    if not low <= v <= high:
-        raise ValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
-    return v
-
-
-def _reduction(reduction: str) -> str:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: {reduction!r} came, 'mean', 'sum' or 'none' was wanted")
-    return reduction
-
-
-def _same_place(a: Array, b: Array) -> bool:
-    return (
-        a.__array_interface__["data"] == b.__array_interface__["data"]
-        and a.shape == b.shape
-        and a.strides == b.strides
-        and a.dtype == b.dtype
-    )
-
-
-# ------------------------------------------------------------------------ views of three axes
-
-
-def _collapse(shape: list[int], steps: list[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Merge neighbouring axes that every array (a column of `steps`) walks as one."""
-    out_shape: list[int] = []
-    out_steps: list[tuple[int, ...]] = []
-    for n, s in zip(shape, steps):
-        if n == 1:
-            continue
-        if out_shape and all(p == q * n for p, q in zip(out_steps[-1], s)):
-            out_shape[-1] *= n
-            out_steps[-1] = s
-        else:
-            out_shape.append(n)
-            out_steps.append(s)
-    return out_shape, out_steps
-
-
-def _three_axes(arrays: list[Array], axes: tuple[int, ...]) -> list[Array] | None:
-    """Views (A, B, C) of arrays of one shape, C over `axes`; None if no such views exist."""
-    first = arrays[0]
-    lead = [i for i in range(first.ndim) if i not in axes]
-    shape, steps = _collapse(
-        [first.shape[i] for i in lead], [tuple(a.strides[i] for a in arrays) for i in lead]
-    )
-    c_shape, c_steps = _collapse(
-        [first.shape[i] for i in axes], [tuple(a.strides[i] for a in arrays) for i in axes]
-    )
-    if len(shape) > 2 or len(c_shape) > 1:
-        return None
-    item = tuple(a.itemsize for a in arrays)
-    while len(shape) < 2:
-        shape.insert(0, 1)
-        steps.insert(0, item)
-    if not c_shape:
-        c_shape, c_steps = [1], [item]
-    full = (*shape, *c_shape)
-    return [
-        np.lib.stride_tricks.as_strided(a, full, tuple(s[k] for s in (*steps, *c_steps)))
-        for k, a in enumerate(arrays)
-    ]
-
-
-def _rows_first(x: Array, axes: tuple[int, ...]) -> Array:
-    """A copy of x as (1, rows, C)."""
-    moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
-    c = math.prod(x.shape[i] for i in axes)
-    return np.ascontiguousarray(moved).reshape(1, -1, c)
 
 
 # --------------------------------------------------------------------------------- the kernels
@@ -229,6 +90,7 @@ class Kernels:
             why = "cannot run here" if isa in _kernels.compiled_isas() else "is not in this build"
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
+        self._small_softmax = _kernels.SmallSoftmax(isa)
 
     def __repr__(self) -> str:
         return f"softmax_ext.Kernels({self.isa!r})"
@@ -323,18 +185,18 @@ class Kernels:
         >>> float(sx.logsumexp([1000.0, 1000.0])) - 1000
         0.6931471805599672
         """
-        x, half = self._prepare(x)
-        axes = _axes(axis, x.ndim)
-        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-        shape = kept if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        if x.size == 0:
-            result = np.full(shape, -np.inf, x.dtype)
-        elif math.prod(x.shape[i] for i in axes) == 1:
-            result = x.reshape(shape).copy()
+        a, half = self._prepare(x)
+        axes = as_axes(axis, a.ndim)
+        kept = tuple(1 if i in axes else n for i, n in enumerate(a.shape))
+        shape = kept if keepdims else tuple(n for i, n in enumerate(a.shape) if i not in axes)
+        if a.size == 0:
+            result = np.full(shape, -np.inf, a.dtype)
+        elif math.prod(a.shape[i] for i in axes) == 1:
+            result = a.reshape(shape).copy()  # the same bits, -0.0 included
         else:
-            views = _three_axes([x], axes)
-            rows = views[0] if views else _rows_first(x, axes)
-            lse = np.empty(rows.shape[:2], x.dtype)
+            views = three_axes([a], axes)
+            rows = views[0] if views else rows_first(a, axes)
+            lse = np.empty(rows.shape[:2], a.dtype)
             self._run_softmax(STATS, rows, None, lse)
             result = lse.reshape(shape)
         if half:
@@ -342,40 +204,43 @@ class Kernels:
         return result if result.ndim else result[()]
 
     def _prepare(self, x: ArrayLike) -> tuple[Array, bool]:
-        a = _floating("x", x, half=True)
+        a = as_floating("x", x, half=True)
         half = a.dtype.itemsize == 2
         return (a.astype(np.float32) if half else a), half
 
     def _softmax(self, mode: int, x: ArrayLike, axis: Any, out: Array | None) -> Any:
-        given = x
-        x, half = self._prepare(x)
-        axes = _axes(axis, x.ndim)
         if out is None:
-            result = np.empty(x.shape, x.dtype)
+            quick = self._small_softmax(mode, x, axis)
+            if quick is not None:
+                return quick
+        a, half = self._prepare(x)
+        axes = as_axes(axis, a.ndim)
+        lead = tuple(n for i, n in enumerate(a.shape) if i not in axes)
+        over = tuple(a.shape[i] for i in axes)
+        if out is None or half:
+            result = np.empty(a.shape, a.dtype)
         else:
-            out = _out("out", out, x.shape, np.dtype(np.float16) if half else x.dtype)
-            result = np.empty(x.shape, x.dtype) if half else out
-            if x is given and np.may_share_memory(x, out) and not _same_place(x, out):
-                x = x.copy()
-        if math.prod(x.shape[i] for i in axes) == 0 and (x.ndim == len(axes) or x.size != 0 or
-                math.prod(n for i, n in enumerate(x.shape) if i not in axes) != 0):
+            result = as_out("out", out, a.shape, a.dtype)
+            if np.may_share_memory(a, out) and not same_place(a, out):
+                a = a.copy()
+        if out is not None and half:
+            as_out("out", out, a.shape, np.dtype(np.float16))
+        if 0 in over and 0 not in lead:
             raise ValueError("zero-size array to reduction operation maximum which has no identity")
-        if x.size:
-            views = _three_axes([x, result], axes)
+        if a.size:
+            views = three_axes([a, result], axes)
             if views is not None:
                 self._run_softmax(mode, views[0], views[1], None)
             else:
-                rows = _rows_first(x, axes)
+                rows = rows_first(a, axes)
                 self._run_softmax(mode, rows, rows, None)
-                n = x.ndim - len(axes)
-                moved = tuple(s for i, s in enumerate(x.shape) if i not in axes)
-                moved += tuple(x.shape[i] for i in axes)
-                np.copyto(result, np.moveaxis(rows.reshape(moved), range(n, x.ndim), axes))
+                np.copyto(
+                    result, np.moveaxis(rows.reshape(lead + over), range(len(lead), a.ndim), axes)
+                )
         if half:
             result = _to_half(result)
             if out is not None:
                 np.copyto(out, result)
-                result = out
         if out is not None:
             return out
         return result if result.ndim else result[()]
@@ -458,7 +323,15 @@ class Kernels:
         2.302585
         """
         return self._cross_entropy(
-            logits, target, weight, sample_weight, ignore_index, label_smoothing, reduction, False, None
+            logits,
+            target,
+            weight,
+            sample_weight,
+            ignore_index,
+            label_smoothing,
+            reduction,
+            False,
+            None,
         ).loss
 
     def cross_entropy_with_grad(
@@ -498,7 +371,15 @@ class Kernels:
         array([ 0.5, -0.5])
         """
         return self._cross_entropy(
-            logits, target, weight, sample_weight, ignore_index, label_smoothing, reduction, True, out
+            logits,
+            target,
+            weight,
+            sample_weight,
+            ignore_index,
+            label_smoothing,
+            reduction,
+            True,
+            out,
         )
 
     def _cross_entropy(
@@ -513,7 +394,7 @@ class Kernels:
         with_grad: bool,
         out: Array | None,
     ) -> CrossEntropyResult:
-        x = _floating("logits", logits)
+        x = as_floating("logits", logits)
         if x.ndim == 0:
             raise ValueError("logits: a scalar came, at least one axis was wanted")
         axis = 0 if x.ndim == 1 else 1
@@ -521,9 +402,9 @@ class Kernels:
         if c == 0:
             raise ValueError(f"logits: shape {x.shape} came, at least one class was wanted")
         rows_shape = x.shape[:axis] + x.shape[axis + 1 :]
-        _reduction(reduction)
+        check_reduction(reduction)
         if out is not None:
-            out = _out("out", out, x.shape, x.dtype)
+            out = as_out("out", out, x.shape, x.dtype)
 
         # The drivers take (A, B, C): rows (A, B), classes last.
         if x.ndim <= 2:
@@ -534,15 +415,15 @@ class Kernels:
         def classes_last(v: Array) -> Array:
             return v.reshape(1, b, c) if v.ndim <= 2 else v.reshape(a, c, b).transpose(0, 2, 1)
 
-        t = _target_array(target, x.shape, rows_shape, x.dtype)
+        t = as_target(target, x.shape, rows_shape, x.dtype)
         hard = t.dtype.kind in "iu"
         t3 = t.reshape(a, b) if hard else classes_last(t)
         sample = None
         if sample_weight is not None:
-            s = _array("sample_weight", sample_weight)
+            s = as_array("sample_weight", sample_weight)
             if s.shape != rows_shape and s.ndim == 1 and s.shape == x.shape[:1] and x.ndim > 2:
                 s = np.broadcast_to(s.reshape((-1,) + (1,) * (x.ndim - 2)), rows_shape)
-            sample = _real("sample_weight", s, rows_shape).reshape(a, b)
+            sample = as_weights("sample_weight", s, rows_shape).reshape(a, b)
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         total_weight, bad = job_target.scan()
         if bad >= 0:
@@ -562,7 +443,9 @@ class Kernels:
                 g = np.empty(x.shape, x.dtype)
         g3 = None if g is None else classes_last(g)
         job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, g3, losses)
-        loss = self._sum_slices(job.run, a * b, max(1, SLICE_LOGITS // c), a * b * c >= THREADED_LOGITS)
+        loss = self._sum_slices(
+            job.run, a * b, max(1, SLICE_LOGITS // c), a * b * c >= THREADED_LOGITS
+        )
         if with_grad and g is not dlogits:
             np.copyto(cast(Array, dlogits), cast(Array, g))
         return CrossEntropyResult(
@@ -577,7 +460,7 @@ class Kernels:
         def merge(result: tuple[float, int]) -> None:
             nonlocal total
             if result[1] >= 0:
-                raise IndexError(f"target: the label at row {result[1]} changed during the call")
+                raise _changed(result[1])
             total += result[0]
 
         threads.run_slices(
@@ -601,13 +484,13 @@ class Kernels:
         ignore = operator.index(ignore_index)
         if not hard and ignore >= 0:
             raise ValueError(
-                f"ignore_index: {ignore} came with probabilities as target, which have no index to ignore"
+                f"ignore_index: {ignore} came with probabilities as target, which have no index"
             )
         if not -(2**63) < ignore < 2**63:
             ignore = -(2**63) + 1
-        w = None if weight is None else _real("weight", weight, (c,))
+        w = None if weight is None else as_weights("weight", weight, (c,))
         return _kernels.Target(
-            t, hard, c, w, sample, ignore, _option("label_smoothing", label_smoothing, 0, 1)
+            t, hard, c, w, sample, ignore, number_between("label_smoothing", label_smoothing, 0, 1)
         )
 
     # -------------------------------------------------------------------------- linear layer
@@ -690,24 +573,33 @@ class Kernels:
         return self._forward(PREDICT, X, W, b, x_scale, None)
 
     def _forward(
-        self, job: int, X: ArrayLike, W: ArrayLike, b: ArrayLike | None, x_scale: float, out: Array | None
+        self,
+        job: int,
+        X: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        x_scale: float,
+        out: Array | None,
     ) -> Array:
-        X, W, b = _layer(X, W, b)
-        scale = _finite("x_scale", x_scale)
-        n, c = X.shape[0], W.shape[1]
+        x, w, bias = as_layer(X, W, b)
+        scale = finite("x_scale", x_scale)
+        n, c = x.shape[0], w.shape[1]
+        result: Array
         if job == PREDICT:
             if c == 0:
-                raise ValueError(f"W: shape {W.shape} came, at least one class was wanted")
+                raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
             result = np.empty(n, np.intp)
         elif out is None:
-            result = np.empty((n, c), W.dtype)
+            result = np.empty((n, c), w.dtype)
         else:
-            result = out = _out("out", out, (n, c), W.dtype)
-            if any(a is not None and np.may_share_memory(a, out) for a in (X, W, b)):
-                result = np.empty((n, c), W.dtype)
+            result = out = as_out("out", out, (n, c), w.dtype)
+            if any(a is not None and np.may_share_memory(a, out) for a in (x, w, bias)):
+                result = np.empty((n, c), w.dtype)
         if n and c:
-            p = _kernels.LinearPass(self.isa, job, X, W, b, scale, None, None, result, None, None)
-            work = max(1, W.size)
+            p = _kernels.LinearPass(
+                self.isa, job, x, w, bias, scale, None, None, result, None, None
+            )
+            work = max(1, w.size)
             step = -(-max(1, SLICE_PRODUCTS // work) // p.row_block) * p.row_block
             threads.run_slices(
                 -(-n // step),
@@ -743,7 +635,8 @@ class Kernels:
         --------
         >>> import numpy as np
         >>> import softmax_ext as sx
-        >>> round(sx.linear_cross_entropy(np.ones((4, 3)), np.zeros((3, 10)), None, [0, 1, 2, 3]), 6)
+        >>> loss = sx.linear_cross_entropy(np.ones((2, 3)), np.zeros((3, 10)), None, [0, 1])
+        >>> round(loss, 6)
         2.302585
         """
         return self._linear_cross_entropy(
@@ -840,20 +733,25 @@ class Kernels:
         with_dX: bool,
         out: Any,
     ) -> LinearCrossEntropyResult:
-        X, W, b = _layer(X, W, b)
-        scale = _finite("x_scale", x_scale)
-        _reduction(reduction)
-        (n_all, d), c = X.shape, W.shape[1]
+        x, w, bias = as_layer(X, W, b)
+        scale = finite("x_scale", x_scale)
+        check_reduction(reduction)
+        (n_all, d), c = x.shape, w.shape[1]
         if c == 0:
-            raise ValueError(f"W: shape {W.shape} came, at least one class was wanted")
-        t = _target_array(target, (n_all, c), (n_all,), W.dtype)
+            raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        t = as_target(target, (n_all, c), (n_all,), w.dtype)
         hard = t.ndim == 1
         t3 = t.reshape(n_all, 1) if hard else t.reshape(n_all, 1, c)
-        sample = None if sample_weight is None else _real("sample_weight", sample_weight, (n_all,))
+        sample = (
+            None if sample_weight is None else as_weights("sample_weight", sample_weight, (n_all,))
+        )
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
-        picked = None if rows is None else _row_indices(rows, n_all)
+        picked = None if rows is None else as_rows(rows, n_all)
         n = n_all if picked is None else len(picked)
-        dW, db, dX = _gradients(job, out, (n, d, c), W, b, with_dX)
+        dW: Array | None
+        dW, db, dX = None, None, None
+        if job == GRADIENT:
+            dW, db, dX = gradient_arrays(out, (n, d, c), w, bias, with_dX)
         total_weight, bad = job_target.scan(picked)
         if bad >= 0:
             raise _label_error(t3, bad, c, picked)
@@ -861,19 +759,23 @@ class Kernels:
             job_target.set_total(total_weight)
 
         # Results that overlap what is still to be read go through arrays of their own.
-        inputs = [a for a in (X, W, b, t, sample) if a is not None]
+        inputs = [a for a in (x, w, bias, t, sample) if a is not None]
         final = [dW, db, dX]
         if out is not None:
             dW, db, dX = (
-                np.empty_like(g) if g is not None and any(np.may_share_memory(g, a) for a in inputs) else g
+                np.empty_like(g)
+                if g is not None and any(np.may_share_memory(g, a) for a in inputs)
+                else g
                 for g in final
             )
-        losses = np.zeros(n, W.dtype) if reduction == "none" else None
+        losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
-        p = _kernels.LinearPass(self.isa, job, X, W, b, scale, picked, job_target, None, losses, dX)
-        loss, n_correct = self._run_linear(p, job, n, W.size, dW, db)
-        for g, f in zip((dW, db, dX), final):
+        p = _kernels.LinearPass(
+            self.isa, job, x, w, bias, scale, picked, job_target, None, losses, dX
+        )
+        loss, n_correct = self._run_linear(p, job, n, w.size, dW, db)
+        for g, f in zip((dW, db, dX), final, strict=True):
             if g is not f:
                 np.copyto(cast(Array, f), cast(Array, g))
         return LinearCrossEntropyResult(
@@ -882,37 +784,37 @@ class Kernels:
         )  # fmt: skip
 
     @staticmethod
-    def _run_linear(p: Any, job: int, n: int, work: int, dW: Array | None, db: Array | None) -> tuple[float, int]:
-        """Run a pass in slices, each with its accumulator; the sums are added in order."""
+    def _run_linear(
+        p: Any, job: int, n: int, work: int, dW: Array | None, db: Array | None
+    ) -> tuple[float, int]:
+        """Run a pass in slices of rows; what they return is added in order."""
+        if job == GRADIENT and p.panelled:
+            return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
         loss, n_correct = 0.0, 0
-        if p.panelled and dW is not None:
-            dW[...] = 0
-        total = _kernels.Accumulator(p, dW, db is not None) if job == GRADIENT else None
         step = max(SLICE_ROWS, SLICE_PRODUCTS // max(1, work), -(-n // 64))
-        step = -(-step // p.row_block) * p.row_block
-        shared = p.panelled or n <= step  # one accumulator: slices run one after the other
         if p.panelled:
             step = p.row_block
+        step = -(-step // p.row_block) * p.row_block
+        total = _kernels.Accumulator(p, db is not None) if job == GRADIENT else None
 
         def run(i: int) -> tuple[Any, Any]:
             acc = total
-            if job == GRADIENT and not shared:
-                acc = _kernels.Accumulator(p, dW, db is not None)
+            if job == GRADIENT and n > step:  # sums of its own
+                acc = _kernels.Accumulator(p, db is not None)
             return p.run(i * step, min(n, (i + 1) * step), acc), acc
 
         def merge(result: tuple[tuple[float, int, int], Any]) -> None:
             nonlocal loss, n_correct
             (slice_loss, correct, bad), acc = result
             if bad >= 0:
-                raise IndexError(f"target: the label at row {bad} changed during the call")
+                raise _changed(bad)
             loss += slice_loss
             n_correct += correct
-            if acc is not total:
+            if total is not None and acc is not total:
                 total.add(acc)
 
-        threaded = n * work >= THREADED_PRODUCTS and not (shared and job == GRADIENT)
-        threads.run_slices(-(-n // step), run, merge, threaded=threaded)
-        if job == GRADIENT:
+        threads.run_slices(-(-n // step), run, merge, threaded=n * work >= THREADED_PRODUCTS)
+        if total is not None:
             p.finish(total, dW, db)
         return loss, n_correct
 
@@ -944,9 +846,11 @@ class Kernels:
         0.693147
         """
         a, half = self._prepare(p)
-        axes = _axes(axis, a.ndim)
+        axes = as_axes(axis, a.ndim)
         with np.errstate(all="ignore"):
-            terms = np.where(a > 0, -a * np.log(a), np.where(a == 0, 0, np.where(a < 0, -np.inf, a)))
+            terms = np.where(
+                a > 0, -a * np.log(a), np.where(a == 0, 0, np.where(a < 0, -np.inf, a))
+            )
         result = terms.sum(axis=axes, dtype=np.float64)
         return result.astype(np.float16 if half else a.dtype)[()]
 
@@ -986,12 +890,14 @@ class Kernels:
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
         a, b = np.broadcast_arrays(a, b)
-        axes = _axes(axis, a.ndim)
+        axes = as_axes(axis, a.ndim)
         with np.errstate(all="ignore"):
             terms = np.where(
                 (a > 0) & (b > 0),
                 a * np.log(a / b),
-                np.where(np.isnan(a) | np.isnan(b), np.nan, np.where((a == 0) & (b >= 0), 0, np.inf)),
+                np.where(
+                    np.isnan(a) | np.isnan(b), np.nan, np.where((a == 0) & (b >= 0), 0, np.inf)
+                ),
             )
         result = terms.sum(axis=axes, dtype=np.float64)
         dtype = np.float16 if half_a and half_b else np.result_type(a, b)
@@ -1001,121 +907,38 @@ class Kernels:
 # ------------------------------------------------------------------------------------- helpers
 
 
+def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[float, int]:
+    """The gradient pass for a W so large that it goes in panels of classes."""
+    loss, n_correct = 0.0, 0
+
+    def add(result: tuple[float, int]) -> None:
+        nonlocal loss, n_correct
+        loss += result[0]
+        n_correct += result[1]
+
+    def nothing(_: None) -> None:
+        pass
+
+    dW[...] = 0
+    g = _kernels.PanelGradient(p, dW, db is not None)
+    while g.next_block():
+        threads.run_slices(g.n_groups, g.logits, nothing, threaded=threaded)
+        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
+        threads.run_slices(g.n_groups, g.gradients, nothing, threaded=threaded)
+        g.finish_block()
+    if g.bad >= 0:
+        raise _changed(g.bad)
+    g.finish(db)
+    return loss, n_correct
+
+
+def _changed(row: int) -> IndexError:
+    return IndexError(f"target: the label at row {row} changed during the call")
+
+
 def _to_half(a: Array) -> Array:
     with np.errstate(all="ignore"):
         return a.astype(np.float16)
-
-
-def _finite(name: str, value: Any) -> float:
-    v = float(value)
-    if not math.isfinite(v):
-        raise ValueError(f"{name}: {value} came, a finite number was wanted")
-    return v
-
-
-def _layer(X: ArrayLike, W: ArrayLike, b: ArrayLike | None) -> tuple[Array, Array, Array | None]:
-    """X, W, b with W and b in the compute dtype."""
-    x = _array("X", X)
-    if x.dtype.kind != "u" or x.dtype.itemsize != 1:
-        x = _floating("X", x)
-    w = _floating("W", W)
-    bias = None if b is None else _floating("b", b)
-    if x.ndim != 2:
-        raise ValueError(f"X: shape {x.shape} came, two axes (N, D) were wanted")
-    if w.ndim != 2:
-        raise ValueError(f"W: shape {w.shape} came, two axes (D, C) were wanted")
-    if x.shape[1] != w.shape[0]:
-        raise ValueError(f"W: shape {w.shape} came, ({x.shape[1]}, C) was wanted for X of shape {x.shape}")
-    if bias is not None and bias.shape != w.shape[1:]:
-        raise ValueError(f"b: shape {bias.shape} came, ({w.shape[1]},) was wanted for W of shape {w.shape}")
-    double = x.dtype == np.float64 or w.dtype == np.float64
-    if bias is not None:
-        double = double or bias.dtype == np.float64
-    dtype = np.float64 if double else np.float32
-    if w.dtype != dtype:
-        w = w.astype(dtype)
-    if bias is not None:
-        bias = np.ascontiguousarray(bias, dtype)
-    return x, w, bias
-
-
-def _target_array(
-    target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array:
-    """Labels (integers, the rows' shape) or probabilities (compute dtype, the logits' shape)."""
-    t = _array("target", target)
-    if t.dtype.kind in "iu":
-        if t.shape == logits_shape:
-            raise ValueError(
-                f"target: integers of the logits' shape {t.shape} came; give one-hot targets as "
-                "floats, or labels by target.argmax(axis=1)"
-            )
-        if t.shape != rows_shape:
-            raise ValueError(f"target: shape {t.shape} came, {rows_shape} was wanted for class indices")
-        return t if t.dtype.isnative else t.astype(t.dtype.newbyteorder("="))
-    if t.size == 0 and t.shape == rows_shape and not hasattr(target, "dtype"):
-        return t.astype(np.int64)  # an empty list of labels has NumPy's default dtype
-    if t.dtype.kind == "f":
-        if t.shape != logits_shape:
-            if t.shape == rows_shape:
-                raise TypeError(
-                    f"target: labels of dtype {t.dtype} came, integers were wanted (or probabilities "
-                    f"of shape {logits_shape})"
-                )
-            raise ValueError(f"target: shape {t.shape} came, {logits_shape} was wanted for probabilities")
-        return _floating("target", t.astype(dtype) if t.dtype != dtype and t.dtype.itemsize <= 8 else t)
-    raise TypeError(f"target: dtype {t.dtype} came, integers or floating probabilities were wanted")
-
-
-def _row_indices(rows: Any, n: int) -> NDArray[np.int64]:
-    """Indices as a fresh int64 array within [0, n)."""
-    r = _array("rows", rows)
-    if r.dtype.kind not in "iu" and not (r.size == 0 and r.dtype.kind == "f"):
-        hint = "; use numpy.flatnonzero(mask)" if r.dtype.kind == "b" else ""
-        raise TypeError(f"rows: dtype {r.dtype} came, integers were wanted{hint}")
-    if r.ndim != 1:
-        raise ValueError(f"rows: shape {r.shape} came, one axis was wanted")
-    # A copy: nobody can change it between this check and its use.
-    checked = np.array(r, np.int64)
-    bad = _kernels.wrap_rows(checked, n)
-    if bad >= 0:
-        raise IndexError(f"rows: index {r[bad]} at position {bad} is outside [{-n}, {n})")
-    return checked
-
-
-def _gradients(
-    job: int, out: Any, sizes: tuple[int, int, int], W: Array, b: Array | None, with_dX: bool
-) -> tuple[Array | None, Array | None, Array | None]:
-    """The arrays the gradients go to, from `out` or new."""
-    if job != GRADIENT:
-        return None, None, None
-    n, d, c = sizes
-    given: list[Any] = [None, None, None]
-    if isinstance(out, LinearCrossEntropyResult):
-        given = [out.dW, out.db, out.dX if with_dX else None]
-        if given[2] is not None and given[2].shape != (n, d):
-            given[2] = None  # another minibatch size
-    elif out is not None:
-        if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
-            raise TypeError("out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted")
-        given[: len(out)] = out
-    wanted = ((d, c), (c,) if b is not None else None, (n, d) if with_dX else None)
-    result: list[Array | None] = []
-    for name, g, shape in zip(("dW", "db", "dX"), given, wanted):
-        if shape is None:
-            result.append(None)
-        elif g is not None:
-            result.append(_out(f"out ({name})", g, shape, W.dtype))
-        elif name == "dW":
-            order = "F" if W.flags.f_contiguous and not W.flags.c_contiguous else "C"
-            result.append(np.empty(shape, W.dtype, order))
-        else:
-            result.append(np.empty(shape, W.dtype))
-    used = [g for g in result if g is not None]
-    for i, g in enumerate(used):
-        if any(np.may_share_memory(g, h) for h in used[i + 1 :]):
-            raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
-    return result[0], result[1], result[2]
 
 
 def _label_error(t: Array, bad: int, c: int, picked: Array | None) -> IndexError:

@@ -526,7 +526,7 @@ def _losses_of_labels(
     e = np.exp(z, out=z)
     rest = _sum_of_the_others(e, at)
     if gradient:
-        e[each, at] = 1 + zero
+        e[each, at] = 1
         # softmax times scale, in one pass; then the one-hot vector, at the only places it has.
         e *= (scale / (1 + zero + rest))[:, None]
         e[each, y] -= scale
@@ -542,9 +542,9 @@ def _losses_of_probabilities(
     z[(t == 0) & (z == -np.inf)] = 0  # 0 log 0 = 0
     z *= t
     total = t.sum(axis=1)
-    losses = total * (np.log1p(rest) + zero) - z.sum(axis=1)
+    losses = total * np.log1p(rest) - z.sum(axis=1)
     if gradient:
-        e[np.arange(len(e)), at] = 1 + zero
+        e[np.arange(len(e)), at] = 1
         e *= (total / (1 + zero + rest))[:, None]
         np.subtract(e, t, out=z)
         z *= scale[..., None]
@@ -717,7 +717,7 @@ def _weight_gradient(model: _Model, G: Array) -> Array:
     order: Literal["C", "F"] = "F" if W.flags.f_contiguous and not W.flags.c_contiguous else "C"
     dW = np.zeros(W.shape, model.dtype, order)
     for part, X in _dense_blocks(model):
-        dW += (G[part].T @ X).T if order == "F" else X.T @ G[part]
+        dW += X.T @ G[part]
     if model.x_scale != 1:
         dW *= _as_dtype(model.x_scale, model.dtype)
     return dW
@@ -934,7 +934,7 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
     # From the shortest step to the longest, each must reach beyond all that came before.
     reach = out.itemsize
     for step, length in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
-        if length > 1:
+        if length > 1 and out.size > 0:
             if step < reach:
                 raise ValueError(f"{name}: got an array that overlaps itself, wanted a plain one")
             reach += step * (length - 1)
@@ -962,7 +962,7 @@ class _Rows(NamedTuple):
     def workspace(self, out: Array | None) -> Array:
         """A matrix to write to: `out` itself, if its memory is one."""
         if out is not None and out.dtype == self.rows.dtype:
-            moved = np.moveaxis(out, self.axes, range(-len(self.axes), 0))
+            moved = _move_last(out, self.axes)
             if moved.flags.c_contiguous:
                 return moved.reshape(self.rows.shape)
         return np.empty_like(self.rows)
@@ -973,7 +973,7 @@ class _Rows(NamedTuple):
             return out
         kept = [n for i, n in enumerate(self.shape) if i not in self.axes]
         moved = rows.reshape(kept + [self.shape[i] for i in self.axes])
-        result = np.moveaxis(moved, range(-len(self.axes), 0), self.axes)
+        result = _move_back(moved, self.axes)
         result = result.astype(self.dtype, copy=False)
         return _deliver(result, out) if result.ndim or out is not None else result[()]
 
@@ -987,6 +987,18 @@ class _Rows(NamedTuple):
         return result if result.ndim else result[()]
 
 
+def _move_last(array: Array, axes: tuple[int, ...]) -> Array:
+    """`array` with the axes (ascending) last; most often they are, which saves NumPy's search."""
+    last = tuple(range(array.ndim - len(axes), array.ndim))
+    return array if axes == last else np.moveaxis(array, axes, last)
+
+
+def _move_back(array: Array, axes: tuple[int, ...]) -> Array:
+    """The inverse of `_move_last`."""
+    last = tuple(range(array.ndim - len(axes), array.ndim))
+    return array if axes == last else np.moveaxis(array, last, axes)
+
+
 def _check_logits(x: ArrayLike, axis: Axis, out: Any, name: str = "x") -> _Rows:
     array = _array(x, name)
     dtype = _softmax_dtype(array, name)
@@ -994,7 +1006,7 @@ def _check_logits(x: ArrayLike, axis: Axis, out: Any, name: str = "x") -> _Rows:
     if out is not None:
         _check_out(out, array.shape, dtype, "out")
     compute = np.dtype(np.float32) if dtype == np.float16 else dtype
-    moved = np.moveaxis(array, axes, range(-len(axes), 0))
+    moved = _move_last(array, axes)
     length = math.prod(array.shape[i] for i in axes)
     count = math.prod(n for i, n in enumerate(array.shape) if i not in axes)
     rows = np.ascontiguousarray(moved, compute).reshape(count, length)
@@ -1057,7 +1069,7 @@ def _check_cross_entropy_logits(logits: ArrayLike) -> tuple[Array, tuple[int, ..
 def _class_last(array: Array, dtype: np.dtype[Any]) -> Array:
     """A matrix with a row of C numbers for each example of an array (N, C, d1, ...) or (C,)."""
     class_axis = min(1, array.ndim - 1)
-    moved = np.ascontiguousarray(np.moveaxis(array, class_axis, -1), dtype)
+    moved = np.ascontiguousarray(_move_last(array, (class_axis,)), dtype)
     n_rows = math.prod(moved.shape[:-1])
     return moved.reshape(n_rows, moved.shape[-1])
 
@@ -1066,7 +1078,7 @@ def _class_back(rows: Array, shape: tuple[int, ...]) -> Array:
     """The inverse of `_class_last`: the matrix in the logits' shape."""
     class_axis = min(1, len(shape) - 1)
     class_last = (*shape[:class_axis], *shape[class_axis + 1 :], shape[class_axis])
-    return np.moveaxis(rows.reshape(class_last), -1, class_axis)
+    return _move_back(rows.reshape(class_last), (class_axis,))
 
 
 def _check_task(

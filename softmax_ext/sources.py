@@ -229,6 +229,8 @@ def _check_npy_size(content: Any, size: int) -> None:
 
 def open_npy(path: str) -> NDArray[Any]:
     """The array of an .npy, mapped and so not read before it is used."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

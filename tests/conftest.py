@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
 
 # The same examples in every run, and no clock.
-settings.register_profile("softmax_ext", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("softmax_ext", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("softmax_ext")
 
 

@@ -110,6 +110,13 @@ def test_sweep_is_written(tmp_path):
     assert (tmp_path / f"sweep-{ISAS[-1]}-1-thread.png").read_bytes().startswith(PNG)
 
 
+def test_import_times_are_compared():
+    done = run(BENCH / "import_time.py", 1)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()[:2]] == ["numpy", "softmax_ext"]
+    assert done.stdout.splitlines()[2].startswith("ratio ")
+
+
 def test_pytest_benchmarks_run_every_workload(benchlib):
     pytest.importorskip("pytest_benchmark")
     libraries = [f"--bench-library={name}" for name in ("ours", "reference", "numpy", "bare")]
@@ -122,9 +129,20 @@ def test_pytest_benchmarks_run_every_workload(benchlib):
             assert f"[{workload.name}-{name}] PASSED" in done.stdout
 
 
+#: Workloads that between them build every contender of every library.
+EACH_ONCE = (
+    "linear_cross_entropy_with_grad/vocab", "linear_cross_entropy_with_grad/text-1000-float64",
+    "linear_cross_entropy_with_grad/mnist-10-batch-cold", "linear_cross_entropy/", "linear/",
+    "predict/", "predict_proba/one", "softmax/rows-4096x100", "log_softmax/rows-4096x100",
+    "logsumexp/rows-4096x100", "cross_entropy/rows-65536", "cross_entropy_with_grad/rows-65536",
+    "entropy/", "kl_divergence/", "epoch/mnist-10",
+)  # fmt: skip
+
+
 @pytest.mark.slow
 def test_every_peer_gives_the_right_answer(tmp_path):
-    done = run(BENCH / "table.py", "--smoke", "--no-pictures", "--out", tmp_path)
+    groups = [f"--group={name}" for name in EACH_ONCE]
+    done = run(BENCH / "table.py", "--smoke", "--no-pictures", "--out", tmp_path, *groups)
     assert done.returncode == 0, done.stderr
 
 

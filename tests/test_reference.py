@@ -422,7 +422,7 @@ def test_options_by_their_definition(seed, integer_target):
     expected = loss_by_definition(logits, target, **options)
     loss = ref.cross_entropy(logits, target, **options)
     np.testing.assert_allclose(loss, expected, rtol=1e-13)
-    assert isinstance(loss, np.ndarray if options["reduction"] == "none" else float)
+    assert type(loss) is (np.ndarray if options["reduction"] == "none" else float)
     single = ref.cross_entropy(logits.astype(np.float32), target, **options)
     np.testing.assert_allclose(single, expected, rtol=1e-5, atol=1e-6)
 
@@ -646,6 +646,20 @@ def test_out_that_is_refused(out, message):  # 54, 64
         ref.softmax(x, out=[[0.0] * 3] * 2)
 
 
+def test_out_with_an_axis_of_length_one_does_not_overlap_itself():
+    x = np.array([[0.0, 0.0]])
+    out = np.zeros(2)[np.newaxis]  # its new axis has a step of 0
+    assert ref.softmax(x, out=out) is out
+    assert out.tolist() == [[0.5, 0.5]]
+
+
+def test_out_of_no_elements_does_not_overlap_itself():
+    out = np.zeros((0, 3))
+    assert ref.softmax(np.zeros((0, 3)), out=out) is out
+    assert ref.linear(np.zeros((0, 2)), np.zeros((2, 3)), out=out) is out
+    assert ref.cross_entropy_with_grad(out, np.zeros(0, int), out=out).dlogits is out
+
+
 def test_out_may_be_any_of_the_inputs(rng):
     logits, t = rng.normal(size=(5, 3)), rng.uniform(size=(5, 3))
     expected = ref.cross_entropy_with_grad(logits, t)
@@ -669,6 +683,7 @@ def test_out_may_be_any_of_the_inputs(rng):
         ("f4", "f8", "f4", "f8"),
         ("u1", "f4", "f4", "f4"),
         ("u1", "f8", None, "f8"),
+        ("u2", "f4", "f4", "f8"),
         ("i4", "f4", "f4", "f8"),
         ("?", "f4", "f4", "f8"),
         ("f4", "i8", None, "f8"),
@@ -729,6 +744,17 @@ def test_totals_and_counts():
     assert result.total_weight == 10
     assert result.n_correct == 3
     assert call(X, np.eye(3), None, soft).total_weight == 4
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(np.float16, 40_000), (np.uint8, 200)])
+def test_weights_of_a_small_dtype_do_not_overflow(dtype, large):
+    weight = np.full(2, large, dtype)
+    result = ref.linear_cross_entropy_with_grad(
+        np.zeros((2, 1), np.float32), np.zeros((1, 2), np.float32), None, [0, 1],
+        weight=weight, sample_weight=weight, reduction="sum",
+    )  # fmt: skip
+    assert result.total_weight == 2 * large**2
+    assert result.loss == pytest.approx(2 * large**2 * np.log(2))
 
 
 def test_sums_over_parts_add_up(rng):

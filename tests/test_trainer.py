@@ -24,6 +24,14 @@ from softmax_ext.trainer import (
 N, D, C = 203, 6, 4
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as a terminal has it; a process in the background may have it switched off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def make_data(dtype=np.float32, n=N):
     """Four blobs that a linear model can nearly tell apart."""
     rng = np.random.default_rng(5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -73,11 +72,14 @@ class Ceiling:
         self._pool = ThreadPoolExecutor(threads)
         self._steps: dict[tuple[str, str], int] = {}
         self._buffers: list[tuple[np.ndarray, np.ndarray]] = []
-        self._builds = {"baseline": self._load("baseline")}
-        if platform.machine() in ("x86_64", "AMD64"):
+        try:
+            self._builds = {"baseline": self._load("baseline")}
             for isa in ("avx2", "avx512"):
                 if getattr(self._builds["baseline"], f"can_run_{isa}")():
                     self._builds[isa] = self._load(isa)
+        except NoCompilerError:
+            self.close()
+            raise
         self.isa = list(self._builds)[-1]
 
     @property

@@ -1,0 +1,305 @@
+"""Arguments of the public kernels: checked, and brought into the form the drivers take.
+
+Everything a user can get wrong is refused here, in one sentence that names the argument, what
+came and what was wanted.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.exceptions import AxisError
+from numpy.typing import ArrayLike, NDArray
+
+from . import _kernels
+from .results import LinearCrossEntropyResult
+
+Array: TypeAlias = NDArray[Any]
+
+
+# ------------------------------------------------------------------------ arguments, one by one
+
+
+def as_array(name: str, value: Any) -> Array:
+    """`value` as a plain ndarray, without a copy if it is one."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: a masked array came, a plain one was wanted; use .filled() or .compressed()"
+        )
+    if hasattr(value, "indptr") and hasattr(value, "indices"):
+        raise TypeError(f"{name}: a sparse matrix came, a dense array was wanted; use .toarray()")
+    return np.asarray(value)
+
+
+def as_floating(name: str, value: Any, *, half: bool = False) -> Array:
+    """`value` as native float32 or float64 (`half`: float16 too); integers become float64."""
+    a = as_array(name, value)
+    kind, size = a.dtype.kind, a.dtype.itemsize
+    if kind in "iub":
+        return a.astype(np.float64)
+    if kind != "f" or size > 8 or (size == 2 and not half):
+        raise TypeError(
+            f"{name}: dtype {a.dtype} came, "
+            f"{'float16, ' if half else ''}float32, float64 or integers were wanted"
+        )
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+
+def as_weights(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Weights: any real dtype, as contiguous float64 of one shape."""
+    a = as_array(name, value)
+    if a.dtype.kind not in "iubf" or a.dtype.itemsize > 8:
+        raise TypeError(f"{name}: dtype {a.dtype} came, real numbers were wanted")
+    if a.shape != shape:
+        raise ValueError(f"{name}: shape {a.shape} came, {shape} was wanted")
+    return np.ascontiguousarray(a, np.float64)
+
+
+def overlaps_itself(a: Array) -> bool:
+    reach = a.itemsize
+    for step, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if step < reach:
+            return a.size > 0
+        reach += step * (n - 1)
+    return False
+
+
+def as_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """`out` if results of this shape and dtype can be written to it."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: {type(out).__name__} came, a NumPy array was wanted")
+    if out.shape != shape:
+        raise ValueError(f"{name}: shape {out.shape} came, {shape} was wanted")
+    if out.dtype != dtype:
+        raise ValueError(f"{name}: dtype {out.dtype} came, {dtype} was wanted")
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: a read-only array came, a writable one was wanted")
+    if overlaps_itself(out):
+        raise ValueError(
+            f"{name}: an array that overlaps itself came, each element was wanted in its own place"
+        )
+    return out
+
+
+def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes as sorted non-negative numbers."""
+    if axis is None:
+        return tuple(range(ndim))
+    result = []
+    for a in axis if isinstance(axis, tuple) else (axis,):
+        if isinstance(a, (bool, np.bool_)):
+            raise TypeError("axis: a bool came, an integer was wanted")
+        i = operator.index(a)
+        if not -ndim <= i < ndim:
+            raise AxisError(i, ndim)
+        result.append(i % ndim)
+    if len(set(result)) < len(result):
+        raise ValueError(f"axis: {axis} names an axis twice")
+    return tuple(sorted(result))
+
+
+def number_between(name: str, value: Any, low: float, high: float) -> float:
+    v = float(value)
+    if not low <= v <= high:
+        raise ValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
+    return v
+
+
+def check_reduction(reduction: str) -> str:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction: {reduction!r} came, 'mean', 'sum' or 'none' was wanted")
+    return reduction
+
+
+def same_place(a: Array, b: Array) -> bool:
+    return (
+        a.__array_interface__["data"] == b.__array_interface__["data"]
+        and a.shape == b.shape
+        and a.strides == b.strides
+        and a.dtype == b.dtype
+    )
+
+
+# ------------------------------------------------------------------------ views of three axes
+
+
+def _collapse(
+    shape: list[int], steps: list[tuple[int, ...]]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Merge neighbouring axes that every array (a column of `steps`) walks as one."""
+    out_shape: list[int] = []
+    out_steps: list[tuple[int, ...]] = []
+    for n, s in zip(shape, steps, strict=True):
+        if n == 1:
+            continue
+        if out_shape and all(p == q * n for p, q in zip(out_steps[-1], s, strict=True)):
+            out_shape[-1] *= n
+            out_steps[-1] = s
+        else:
+            out_shape.append(n)
+            out_steps.append(s)
+    return out_shape, out_steps
+
+
+def three_axes(arrays: list[Array], axes: tuple[int, ...]) -> list[Array] | None:
+    """Views (A, B, C) of arrays of one shape, C over `axes`; None if no such views exist."""
+    first = arrays[0]
+    lead = [i for i in range(first.ndim) if i not in axes]
+    shape, steps = _collapse(
+        [first.shape[i] for i in lead], [tuple(a.strides[i] for a in arrays) for i in lead]
+    )
+    c_shape, c_steps = _collapse(
+        [first.shape[i] for i in axes], [tuple(a.strides[i] for a in arrays) for i in axes]
+    )
+    if len(shape) > 2 or len(c_shape) > 1:
+        return None
+    item = tuple(a.itemsize for a in arrays)
+    while len(shape) < 2:
+        shape.insert(0, 1)
+        steps.insert(0, item)
+    if not c_shape:
+        c_shape, c_steps = [1], [item]
+    full = (*shape, *c_shape)
+    return [
+        np.lib.stride_tricks.as_strided(a, full, tuple(s[k] for s in (*steps, *c_steps)))
+        for k, a in enumerate(arrays)
+    ]
+
+
+def rows_first(x: Array, axes: tuple[int, ...]) -> Array:
+    """A copy of x as (1, rows, C)."""
+    moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
+    c = math.prod(x.shape[i] for i in axes)
+    return np.ascontiguousarray(moved).reshape(1, -1, c)
+
+
+# ------------------------------------------------------------------------ arguments together
+
+
+def finite(name: str, value: Any) -> float:
+    v = float(value)
+    if not math.isfinite(v):
+        raise ValueError(f"{name}: {value} came, a finite number was wanted")
+    return v
+
+
+def as_layer(X: ArrayLike, W: ArrayLike, b: ArrayLike | None) -> tuple[Array, Array, Array | None]:
+    """X, W, b with W and b in the compute dtype."""
+    x = as_array("X", X)
+    if x.dtype.kind != "u" or x.dtype.itemsize != 1:
+        x = as_floating("X", x)
+    w = as_floating("W", W)
+    bias = None if b is None else as_floating("b", b)
+    if x.ndim != 2:
+        raise ValueError(f"X: shape {x.shape} came, two axes (N, D) were wanted")
+    if w.ndim != 2:
+        raise ValueError(f"W: shape {w.shape} came, two axes (D, C) were wanted")
+    if x.shape[1] != w.shape[0]:
+        raise ValueError(
+            f"W: shape {w.shape} came, ({x.shape[1]}, C) was wanted for X of shape {x.shape}"
+        )
+    if bias is not None and bias.shape != w.shape[1:]:
+        raise ValueError(
+            f"b: shape {bias.shape} came, ({w.shape[1]},) was wanted for W of shape {w.shape}"
+        )
+    double = x.dtype == np.float64 or w.dtype == np.float64
+    if bias is not None:
+        double = double or bias.dtype == np.float64
+    dtype = np.float64 if double else np.float32
+    if w.dtype != dtype:
+        w = w.astype(dtype)
+    if bias is not None:
+        bias = np.ascontiguousarray(bias, dtype)
+    return x, w, bias
+
+
+def as_target(
+    target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Labels (integers, the rows' shape) or probabilities (compute dtype, the logits' shape)."""
+    t = as_array("target", target)
+    if t.dtype.kind in "iu":
+        if t.shape == logits_shape:
+            raise ValueError(
+                f"target: integers of the logits' shape {t.shape} came; give one-hot targets as "
+                "floats, or labels by target.argmax(axis=1)"
+            )
+        if t.shape != rows_shape:
+            raise ValueError(
+                f"target: shape {t.shape} came, {rows_shape} was wanted for class indices"
+            )
+        return t if t.dtype.isnative else t.astype(t.dtype.newbyteorder("="))
+    if t.size == 0 and t.shape == rows_shape and not hasattr(target, "dtype"):
+        return t.astype(np.int64)  # an empty list of labels has NumPy's default dtype
+    if t.dtype.kind == "f":
+        if t.shape != logits_shape:
+            if t.shape == rows_shape:
+                raise TypeError(
+                    f"target: labels of dtype {t.dtype} came, integers were wanted "
+                    f"(or probabilities of shape {logits_shape})"
+                )
+            raise ValueError(
+                f"target: shape {t.shape} came, {logits_shape} was wanted for probabilities"
+            )
+        return as_floating(
+            "target", t.astype(dtype) if t.dtype != dtype and t.dtype.itemsize <= 8 else t
+        )
+    raise TypeError(f"target: dtype {t.dtype} came, integers or floating probabilities were wanted")
+
+
+def as_rows(rows: Any, n: int) -> NDArray[np.int64]:
+    """Indices as a fresh int64 array within [0, n)."""
+    r = as_array("rows", rows)
+    if r.dtype.kind not in "iu" and not (r.size == 0 and r.dtype.kind == "f"):
+        hint = "; use numpy.flatnonzero(mask)" if r.dtype.kind == "b" else ""
+        raise TypeError(f"rows: dtype {r.dtype} came, integers were wanted{hint}")
+    if r.ndim != 1:
+        raise ValueError(f"rows: shape {r.shape} came, one axis was wanted")
+    # A copy: nobody can change it between this check and its use.
+    checked = np.array(r, np.int64)
+    bad = _kernels.wrap_rows(checked, n)
+    if bad >= 0:
+        raise IndexError(f"rows: index {r[bad]} at position {bad} is outside [{-n}, {n})")
+    return checked
+
+
+def gradient_arrays(
+    out: Any, sizes: tuple[int, int, int], W: Array, b: Array | None, with_dX: bool
+) -> tuple[Array, Array | None, Array | None]:
+    """The arrays the gradients go to, from `out` or new."""
+    n, d, c = sizes
+    given: list[Any] = [None, None, None]
+    if isinstance(out, LinearCrossEntropyResult):
+        given = [out.dW, out.db, out.dX if with_dX else None]
+        if given[2] is not None and given[2].shape != (n, d):
+            given[2] = None  # another minibatch size
+    elif out is not None:
+        if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
+            raise TypeError("out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted")
+        given[: len(out)] = out
+    wanted: tuple[tuple[int, ...] | None, ...] = (
+        (d, c),
+        (c,) if b is not None else None,
+        (n, d) if with_dX else None,
+    )
+    result: list[Array | None] = []
+    for name, g, shape in zip(("dW", "db", "dX"), given, wanted, strict=True):
+        if shape is None:
+            result.append(None)
+        elif g is not None:
+            result.append(as_out(f"out ({name})", g, shape, W.dtype))
+        elif name == "dW":
+            like_c = W.flags.c_contiguous or not W.flags.f_contiguous
+            result.append(np.empty(shape, W.dtype, "C" if like_c else "F"))
+        else:
+            result.append(np.empty(shape, W.dtype))
+    used = [g for g in result if g is not None]
+    for i, g in enumerate(used):
+        if any(np.may_share_memory(g, h) for h in used[i + 1 :]):
+            raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
+    return cast(Array, result[0]), result[1], result[2]

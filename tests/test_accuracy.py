@@ -1,0 +1,158 @@
+"""Errors in units in the last place, against exact results.
+
+Exact means long double with its 11 more bits (or mpmath where there is no such long double): the
+error of the yardstick is a thousandth of a unit. Every number is judged, not a mean.
+"""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from problems import FLOATS, Case, Problem
+from tolerances import REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z, SOFTMAX_ULP, below_maximum, eps
+
+from softmax_ext import reference
+
+LONG = np.finfo(np.longdouble).nmant > 60
+needs_long_double = pytest.mark.skipif(not LONG, reason="long double has no more bits than double")
+each_float = pytest.mark.parametrize("dtype", FLOATS)
+CLASSES = [1, 2, 3, 5, 10, 15, 16, 17, 32, 33, 64, 100, 257, 1000, 5000]
+
+
+def exact_parts(x):
+    """z = x - max and log(sum(exp(z))), in long double."""
+    x = x.astype(np.longdouble)
+    z = below_maximum(x)
+    e = np.exp(z)
+    e[np.arange(len(e)), z.argmax(axis=1)] = 0
+    return z, np.log1p(e.sum(axis=1, keepdims=True))
+
+
+def ulp(exact, dtype):
+    """The unit in the last place at each exact number (of the smallest normal one, below that)."""
+    rounded = np.abs(exact.astype(dtype))
+    return np.spacing(np.maximum(rounded, np.finfo(dtype).smallest_normal)).astype(np.longdouble)
+
+
+def test_the_yardstick_is_exact():
+    x = np.random.default_rng(0).normal(0, 8, (3, 20))
+    z, log_sum = exact_parts(x)
+    with mpmath.workdps(50):
+        for i, row in enumerate(x):
+            total = mpmath.fsum(mpmath.exp(mpmath.mpf(v) - mpmath.mpf(max(row))) for v in row)
+            assert abs(mpmath.mpf(str(log_sum[i, 0])) - mpmath.log(total)) < 1e-17
+            for j, v in enumerate(row):
+                exact = mpmath.exp(mpmath.mpf(v) - mpmath.mpf(max(row))) / total
+                here = mpmath.mpf(str(np.exp(z - log_sum)[i, j]))
+                assert abs(here / exact - 1) < 1e-17
+
+
+def rows_of(c, scale, dtype, layout="C"):
+    rng = np.random.default_rng([c, int(scale)])
+    x = rng.normal(0, scale, (max(4, 20_000 // c), c)).astype(dtype)
+    return np.asarray(x, order=layout)
+
+
+@needs_long_double
+@each_float
+@pytest.mark.parametrize("scale", [0.1, 1, 8, 30])
+@pytest.mark.parametrize("c", CLASSES)
+def test_softmax_within_4_ulp(kernels, dtype, c, scale):
+    x = rows_of(c, scale, dtype)
+    z, log_sum = exact_parts(x)
+    exact = np.exp(z - log_sum)
+    error = np.abs(kernels.softmax(x) - exact) / ulp(exact, dtype)
+    limit = np.full(x.shape, SOFTMAX_ULP, float)
+    if kernels is reference:
+        limit += REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z * np.abs(z).astype(float)
+    worst = np.unravel_index((error / limit).argmax(), x.shape)
+    assert error[worst] <= limit[worst], f"{error[worst]:.2f} ULP at {worst}"
+
+
+@needs_long_double
+@each_float
+@pytest.mark.parametrize("scale", [0.1, 1, 8, 30])
+@pytest.mark.parametrize("c", CLASSES)
+def test_log_softmax_and_logsumexp_within_4_ulp(kernels, dtype, c, scale):
+    x = rows_of(c, scale, dtype)
+    z, log_sum = exact_parts(x)
+    exact = z - log_sum
+    slack = 0.0
+    if kernels is reference:  # x - max is rounded, and sums are added in runs of 16
+        p = np.exp(exact)
+        slack = ((8 + np.abs(z)) * p * (z < 0)).sum(axis=1, keepdims=True) * eps(dtype)
+    error = np.abs(kernels.log_softmax(x) - exact)
+    assert (error <= 4 * ulp(exact, dtype) + slack).all(), (error / ulp(exact, dtype)).max()
+    # In units of the larger of its two terms, which may cancel.
+    m = x.max(axis=1, keepdims=True).astype(np.longdouble)
+    error = np.abs(kernels.logsumexp(x)[:, None] - (m + log_sum))
+    unit = ulp(np.maximum(np.abs(m), log_sum), dtype)
+    assert (error <= 4 * unit + slack).all(), (error / unit).max()
+
+
+@needs_long_double
+@each_float
+@pytest.mark.parametrize("c", [2, 100])
+def test_exp_over_all_its_range(kernels, dtype, c):
+    """Softmax of (0, -t) and many -inf, for t up to where the result is 0."""
+    low = {"float32": -104.5, "float64": -746.0}[dtype]
+    t = np.linspace(low, 0, 40_000).astype(dtype)
+    x = np.full((len(t), c), -np.inf, dtype)
+    x[:, 0], x[:, -1] = 0, t
+    wide = t.astype(np.longdouble)
+    exact = np.exp(wide) / (1 + np.exp(wide))
+    error = np.abs(kernels.softmax(x)[:, -1] - exact) / ulp(exact, dtype)
+    limit = SOFTMAX_ULP + (np.abs(t) if kernels is reference else 0)
+    assert (error <= limit).all(), error.max()
+    # The logarithm of the sum is log1p of all that is not the maximum, down to the last bit.
+    exact = np.log1p(np.exp(wide))
+    error = np.abs(kernels.logsumexp(x) - exact) / ulp(exact, dtype)
+    assert (error <= limit).all(), error.max()
+
+
+@needs_long_double
+@each_float
+@pytest.mark.parametrize("scale", [1, 8, 30])
+@pytest.mark.parametrize("c", [2, 10, 17, 100, 1000])
+def test_losses_within_8_ulp(kernels, dtype, c, scale):
+    x = rows_of(c, scale, dtype)
+    y = np.random.default_rng(1).integers(0, c, len(x))
+    y[::2] = x.argmax(axis=1)[::2]  # half of the rows are right, with small losses
+    z, log_sum = exact_parts(x)
+    exact = (log_sum - z)[np.arange(len(x)), y]
+    losses = kernels.cross_entropy(x, y, reduction="none")
+    slack = 0.0
+    if kernels is reference:
+        slack = ((8 + np.abs(z)) * np.exp(z - log_sum) * (z < 0)).sum(axis=1) * eps(dtype)
+    error = np.abs(losses - exact)
+    assert (error <= 8 * ulp(exact, dtype) + slack).all(), (error / ulp(exact, dtype)).max()
+    total = kernels.cross_entropy(x, y, reduction="sum")
+    np.testing.assert_allclose(total, float(exact.sum()), rtol=8 * eps(dtype))
+
+
+@needs_long_double
+@pytest.mark.parametrize("d", [1, 16, 17, 100, 784])
+@pytest.mark.parametrize("c", [2, 10, 100])
+def test_logits_are_as_good_as_those_of_numpy(compiled, c, d):
+    """Typical errors, not the worst that could be: a few rounding errors of the largest terms."""
+    for dtype in FLOATS:
+        p = Problem(Case(65, d, c, dtype))
+        wide = {"X": p.X.astype(np.longdouble), "W": p.W.astype(np.longdouble)}
+        exact = wide["X"] @ wide["W"] + p.b
+        size = np.sqrt((wide["X"] ** 2) @ (wide["W"] ** 2) + p.b.astype(np.longdouble) ** 2)
+        error = np.abs(compiled.linear(p.X, p.W, p.b) - exact) / (size * eps(dtype))
+        assert error.max() <= 4 + d**0.5 / 4
+
+
+@needs_long_double
+@pytest.mark.parametrize("c", [2, 10, 100])
+def test_the_loss_of_a_sure_model_keeps_its_digits(kernels, c):
+    """Losses far below eps: the largest logit is left out of the sum, and log1p taken."""
+    for dtype in FLOATS:
+        X = np.eye(4, dtype=dtype)
+        W = np.zeros((4, c), dtype)
+        W[:, 1] = [20, 40, 60, 80]
+        expected = np.log1p((c - 1) * np.exp(-np.array([20.0, 40, 60, 80])))
+        losses = kernels.linear_cross_entropy(X, W, None, [1] * 4, reduction="none")
+        np.testing.assert_allclose(losses, expected, rtol=16 * eps(dtype))

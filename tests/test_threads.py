@@ -1,0 +1,268 @@
+"""Threads, processes and signals; which instruction set is used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from problems import Case, Problem, assert_same_bits, run_python
+
+import softmax_ext
+
+# Each call is large enough to be split among threads.
+LARGE = Case(20_000, 64, 10, "float32")
+BUILD = """
+import numpy as np, softmax_ext as sx
+rng = np.random.default_rng(0)
+X, W = rng.normal(size=(20_000, 64)).astype("float32"), rng.normal(size=(64, 10)).astype("float32")
+y = rng.integers(0, 10, 20_000)
+def call():
+    return sx.linear_cross_entropy_with_grad(X, W, None, y)
+"""
+
+
+def cpus():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+# How many -------------------------------------------------------------------------------------------------
+
+
+def test_set_and_get(sx):
+    for n in (1, 3, np.int64(2)):
+        sx.set_num_threads(n)
+        assert sx.get_num_threads() == n
+        assert type(sx.get_num_threads()) is int
+
+
+def test_the_context_manager_nests(sx):
+    sx.set_num_threads(2)
+    with sx.num_threads(3):
+        assert sx.get_num_threads() == 3
+        with sx.num_threads(1):
+            assert sx.get_num_threads() == 1
+        assert sx.get_num_threads() == 3
+    assert sx.get_num_threads() == 2
+
+
+def test_the_context_manager_ends_with_an_exception(sx):
+    before = sx.get_num_threads()
+    with pytest.raises(KeyError), sx.num_threads(before + 1):
+        raise KeyError
+    assert sx.get_num_threads() == before
+
+
+def test_the_context_manager_is_of_one_thread(sx):
+    sx.set_num_threads(2)
+    with sx.num_threads(5), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(sx.get_num_threads).result() == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "error"),
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (None, TypeError)],
+)
+def test_numbers_that_are_refused(sx, n, error):
+    before = sx.get_num_threads()
+    with pytest.raises(error, match=f"^n: .*{n}"):
+        sx.set_num_threads(n)
+    with pytest.raises(error, match=f"^n: .*{n}"), sx.num_threads(n):
+        pass
+    assert sx.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("omp", "own", "expected"),
+    [
+        ("", "", cpus()),
+        ("1", "", 1),
+        ("", "1", 1),
+        ("9999", "9999", cpus()),
+        ("1", "9999", 1),
+        ("9999", "1", 1),
+        ("1,4", "", 1),
+        ("0", "nonsense", cpus()),
+    ],
+)
+def test_the_default(omp, own, expected):
+    code = "import softmax_ext; print(softmax_ext.get_num_threads())"
+    env = {"OMP_NUM_THREADS": omp, "SOFTMAX_EXT_NUM_THREADS": own}
+    assert run_python(code, env=env) == str(expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_the_default_is_the_cpus_that_may_be_used():
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import softmax_ext
+print(softmax_ext.get_num_threads())
+"""
+    env = {"OMP_NUM_THREADS": "", "SOFTMAX_EXT_NUM_THREADS": ""}
+    assert run_python(code, env=env) == "1"
+
+
+def test_importing_starts_no_thread():
+    code = "import threading, softmax_ext; print(threading.active_count())"
+    assert run_python(code) == "1"
+
+
+def test_no_more_threads_than_asked_for():
+    code = f"""
+{BUILD}
+import threading
+for n in (1, 3, 2):
+    with sx.num_threads(n):
+        call()
+    print(threading.active_count())
+"""
+    one, three, again = map(int, run_python(code).split())
+    assert one == 1
+    assert 2 <= three <= 3
+    assert again <= 3
+
+
+# Several at once --------------------------------------------------------------------------------------------
+
+
+def test_calls_from_several_threads(compiled):
+    problems = [
+        Problem(case)
+        for case in (LARGE, Case(3000, 64, 100, "float64"), Case(65, 17, 10, "float32", rows=True),
+                     Case(8000, 33, 3, "float32", "uint8", x_scale=0.01))
+    ]  # fmt: skip
+
+    def work(i):
+        p = problems[i % len(problems)]
+        logits = compiled.linear(**p.linear)
+        return (
+            compiled.linear_cross_entropy_with_grad(**p.gradient),
+            compiled.softmax(logits),
+            compiled.cross_entropy_with_grad(logits, p.target),
+        )
+
+    expected = [work(i) for i in range(len(problems))]
+    with ThreadPoolExecutor(6) as pool:
+        for i, result in enumerate(pool.map(work, range(48))):
+            assert_same_bits(result, expected[i % len(problems)])
+
+
+def test_an_error_in_a_slice_reaches_the_caller_and_leaves_all_well(sx):
+    p = Problem(LARGE)
+    expected = sx.linear_cross_entropy_with_grad(**p.gradient)
+    good, p.target[-1] = p.target[-1], 10
+    for _ in range(3):
+        with sx.num_threads(3), pytest.raises(IndexError, match="label 10 at row 19999"):
+            sx.linear_cross_entropy_with_grad(**p.gradient)
+    p.target[-1] = good
+    assert_same_bits(sx.linear_cross_entropy_with_grad(**p.gradient), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_fork_after_use():
+    code = f"""
+{BUILD}
+import os, signal, warnings
+warnings.simplefilter("ignore")  # Python 3.12 warns of every fork of a process with threads
+sx.set_num_threads(3)
+expected = call()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that hangs is ended
+    same = all((a == b).all() for a, b in ((call().dW, expected.dW), (call().dW, expected.dW)))
+    os._exit(0 if same else 1)
+status = os.waitpid(child, 0)[1]
+assert (call().dW == expected.dW).all()
+print(os.waitstatus_to_exitcode(status))
+"""
+    assert run_python(code) == "0"
+
+
+def test_use_at_exit():
+    code = f"""
+{BUILD}
+import atexit
+sx.set_num_threads(3)
+call()
+atexit.register(lambda: print(call().n_correct >= 0))
+"""
+    assert run_python(code) == "True"
+
+
+# Ctrl-C -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ctrl_c_during_a_long_call(threads):
+    """The call would take minutes, and waits in no one's memory: X and the labels have stride 0."""
+    code = f"""
+import numpy as np, softmax_ext as sx
+n = 100_000_000
+X = np.broadcast_to(np.ones(64, "float32"), (n, 64))
+W, y = np.ones((64, 1000), "float32"), np.broadcast_to(np.uint8(3), n)
+dW = np.full_like(W, 7)
+print("ready", flush=True)
+try:
+    with sx.num_threads({threads}):
+        sx.linear_cross_entropy_with_grad(X, W, None, y, out=(dW, None))
+except KeyboardInterrupt:
+    small = sx.linear_cross_entropy_with_grad(X[:3000], W, None, y[:3000])
+    print("interrupted", round(small.loss, 3))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # it is at work
+            process.wait(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert out == "interrupted 6.908\n", err
+
+
+# Which instruction set ----------------------------------------------------------------------------------------
+
+
+def test_the_best_instruction_set_is_the_default():
+    code = "import softmax_ext as sx; print(sx.kernels.isa, *sx.available_isas())"
+    used, best, *_ = run_python(code, env={"SOFTMAX_EXT_ISA": ""}).split()
+    assert used == best
+
+
+def test_forcing_an_instruction_set(compiled):
+    code = """
+import numpy as np, softmax_ext as sx
+print(sx.kernels.isa)
+assert sx.softmax.__self__ is sx.kernels
+print(sx.softmax(np.arange(1.0, 40.0)).tobytes().hex())
+"""
+    isa, bits = run_python(code, env={"SOFTMAX_EXT_ISA": compiled.isa}).split()
+    assert isa == compiled.isa == softmax_ext.Kernels(compiled.isa).isa
+    assert bits == compiled.softmax(np.arange(1.0, 40.0)).tobytes().hex()
+
+
+@pytest.mark.parametrize("isa", ["sse9", "AVX2", "avx2,baseline"])
+def test_forcing_an_unknown_instruction_set_is_an_error_at_import(isa):
+    done = run_python("import softmax_ext", env={"SOFTMAX_EXT_ISA": isa}, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert isa in last
+    assert "baseline" in last
+
+
+def test_show_config(sx, capsys):
+    with sx.num_threads(3):
+        sx.show_config()
+    text = capsys.readouterr().out
+    for word in (sx.__version__, sx.kernels.isa, *sx.available_isas(), *sx.compiled_isas(), "-O3"):
+        assert word in text
+    assert any(line.split()[0] == "threads" and line.split()[1] == "3" for line in text.splitlines())
