@@ -28,16 +28,13 @@ TINY = (1, 2, 3, 16, 17)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--threads", type=int, default=1, help="threads")
-    add("--isa", default="", help="instruction set; none given: the best that can run here")
-    add("--dtype", choices=("float32", "float64"), default="float32", help="dtype of X and W")
+    add("--threads", type=int, default=1, help="threads (default: 1)")
+    add("--isa", default="", help="instruction set (default: the best that can run here)")
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of X and W")
     add("--smoke", action="store_true", help="a few small cells: tries the machinery only")
-    add("--out", type=Path, default=HERE / "results", help="folder to write to")
+    add("--out", type=Path, default=HERE / "results", help="where to write (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -86,6 +83,7 @@ def _write(options: argparse.Namespace, isa: str, described: Any, *measured: Any
     features, classes, times, found = measured
     options.out.mkdir(parents=True, exist_ok=True)
     kind = "" if options.dtype == "float32" else f"-{options.dtype}"
+    kind += "-smoke" if options.smoke else ""
     name = f"sweep-{isa}-{options.threads}-thread{kind}"
     record = {
         "environment": described,

@@ -5,8 +5,9 @@
     python bench/table.py --quick                the same with few rounds
     python bench/table.py --threads 2 --group mnist-10 --library ours --library numpy
 
-Writes table-<threads>-thread.md, .json and pictures into --out. The pytest benchmarks beside
-this file time the same contenders, but one after another; compare with this table.
+Writes table-<threads>-thread.md, .json and pictures into --out; a run of some workloads only adds
+"-part" to their names. The pytest benchmarks beside this file time the same contenders, but one
+after another; compare with this table.
 """
 
 from __future__ import annotations
@@ -24,24 +25,20 @@ if TYPE_CHECKING:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--threads", type=int, default=1, help="threads of every contender")
-    add("--isa", action="append", default=[], help="only this instruction set of ours (repeatable)")
-    add(
-        "--group", action="append", default=[], help="only workloads whose name, or size, starts so"
-    )
+    add("--threads", type=int, default=1, help="threads of every contender (default: 1)")
+    add("--group", action="append", default=[], help="only workloads whose name or size starts so "
+        "(may be repeated, as the next two)")  # fmt: skip
     add("--library", action="append", default=[], help="only this library's contenders")
+    add("--isa", action="append", default=[], help="only this instruction set of ours")
     add("--align", choices=("numpy", "64"), default="numpy", help="where arrays start: 16 bytes "
-        "after a 64-byte boundary, as NumPy's do, or on it")  # fmt: skip
+        "after a 64-byte boundary, as NumPy's do (default), or on it")  # fmt: skip
     add("--quick", action="store_true", help="few rounds")
     add("--smoke", action="store_true", help="tiny sizes, two rounds: tries the machinery only")
     add("--no-pictures", action="store_true", help="write no pictures")
     add("--list", action="store_true", help="list the workloads and end")
-    add("--out", type=Path, default=HERE / "results", help="folder to write to")
+    add("--out", type=Path, default=HERE / "results", help="where to write (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -64,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
     chosen = workloads.select(options.group, tiny=options.smoke)
     if options.list:
-        print("\n".join(f"{w.name:48} {w.shape}" for w in chosen))
+        print("\n".join(f"{w.name:52} {w.shape}" for w in chosen))
         return 0
     settings = _settings(options)
     effort = timing.QUICK if options.quick else timing.NORMAL
@@ -148,11 +145,11 @@ def _write(options: argparse.Namespace, records: list[Any], described: dict[str,
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
-    tag = f"{options.threads}-thread" + ("" if options.align == "numpy" else "-aligned")
+    tag = f"{options.threads}-thread{_kind(options)}"
     names = [] if options.no_pictures else _pictures(records, described, out, tag)
     with open(out / f"table-{tag}.json", "w", encoding="utf-8") as file:
         json.dump({"environment": described, "records": records}, file, indent=1)
-    before = _one_thread_records(out, tag) if options.threads > 1 else None
+    before = _one_thread_records(out, options) if options.threads > 1 else None
     text = report.markdown(records, described, before, names)
     (out / f"table-{tag}.md").write_text(text, encoding="utf-8")
     print(f"\n{report.summary(records, before)}\n\nwritten to {out}/table-{tag}.md", flush=True)
@@ -167,11 +164,19 @@ def _pictures(records: list[Any], described: dict[str, Any], out: Path, tag: str
     return pictures.write_all(records, described, out, tag)
 
 
-def _one_thread_records(out: Path, tag: str) -> dict[str, Any] | None:
-    """Return the records of an earlier run with one thread, by name, if there was one."""
+def _kind(options: argparse.Namespace) -> str:
+    """Return what to add to the files' names, so that no run overwrites one of another kind."""
+    kind = "" if options.align == "numpy" else "-aligned"
+    if options.group or options.library or options.isa:
+        kind += "-part"
+    return kind + ("-smoke" if options.smoke else "")
+
+
+def _one_thread_records(out: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the records of an earlier run of this kind with one thread, by name, if any."""
     from benchlib import report
 
-    path = out / f"table-1-{tag.partition('-')[2]}.json"
+    path = out / f"table-1-thread{_kind(options)}.json"
     if not path.exists():
         return None
     records = json.loads(path.read_text(encoding="utf-8"))["records"]

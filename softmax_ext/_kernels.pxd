@@ -28,6 +28,9 @@ cdef extern from "smx.h":
         void logits_u8(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                        smx_idx ldw, const void *b, void *L, smx_idx ldl,
                        const void *const *next) noexcept nogil
+        void logits_few(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
+                        const void *W, double scale, const void *b, void *L,
+                        smx_idx ldl) noexcept nogil
         void outer(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                    const void *const *B, void *out, smx_idx ldo) noexcept nogil
         void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,

@@ -1107,6 +1107,78 @@ cdef class LinearPass:
 
 
 @cython.final
+cdef class SmallForward:
+    """linear, predict_proba or predict of a few rows and the plainest arguments at the least cost.
+
+    Returns None, having done nothing, unless X, W and b are native C-contiguous ndarrays of one
+    floating type (X may be uint8), X has at most 4 rows, and W at most 64 classes.
+    """
+    cdef smx_leaves *f32
+    cdef smx_leaves *f64
+
+    def __init__(self, str isa):
+        self.f32, self.f64 = leaves_of(isa, False), leaves_of(isa, True)
+
+    def __call__(self, int job, object X, object W, object b, double scale):
+        cdef cnp.ndarray x, w, bias = None, out
+        cdef cnp.npy_intp[2] shape
+        cdef int kind
+        if not (cnp.PyArray_CheckExact(X) and cnp.PyArray_CheckExact(W)):
+            return None
+        x, w = <cnp.ndarray>X, <cnp.ndarray>W
+        kind = cnp.PyArray_TYPE(w)
+        if (not plain(x, 2) or not plain(w, 2)
+                or (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64)
+                or (cnp.PyArray_TYPE(x) != kind and cnp.PyArray_TYPE(x) != cnp.NPY_UINT8)
+                or x.shape[0] > 4 or x.shape[0] == 0 or w.shape[1] > 64 or w.shape[1] == 0
+                or x.shape[1] != w.shape[0] or not scale - scale == 0):
+            return None
+        if b is not None:
+            if not cnp.PyArray_CheckExact(b):
+                return None
+            bias = <cnp.ndarray>b
+            if (not plain(bias, 1) or cnp.PyArray_TYPE(bias) != kind
+                    or bias.shape[0] != w.shape[1]):
+                return None
+        shape[0], shape[1] = x.shape[0], w.shape[1]
+        if job == PREDICT:
+            out = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INTP, 0)
+        else:
+            out = cnp.PyArray_EMPTY(2, shape, kind, 0)
+        if kind == cnp.NPY_FLOAT32:
+            small_forward[float](self.f32, job, x, w, bias, scale, out, NULL)
+        else:
+            small_forward[double](self.f64, job, x, w, bias, scale, out, NULL)
+        return out
+
+
+cdef inline bint plain(cnp.ndarray a, int ndim) noexcept:
+    return (cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_IS_C_CONTIGUOUS(a)
+            and cnp.PyArray_ISNOTSWAPPED(a))
+
+
+cdef void small_forward(smx_leaves *k, int job, cnp.ndarray x, cnp.ndarray w, cnp.ndarray bias,
+                        double scale, cnp.ndarray out, real *tag) noexcept:
+    cdef double block[64 * 8 + 24]  # 64 classes of up to 64 bytes of rows, and the maxima
+    cdef real *L = <real *>block
+    cdef real *mx = <real *>(block + 512)
+    cdef int32_t arg[16]
+    cdef idx n = x.shape[0], d = x.shape[1], c = w.shape[1], ldl = max(k.lanes, 4), r
+    memset(block, 0, sizeof(block))
+    k.logits_few(cnp.PyArray_TYPE(x) == cnp.NPY_UINT8, n, d, c, cnp.PyArray_DATA(x), d,
+                 cnp.PyArray_DATA(w), scale, NULL if bias is None else cnp.PyArray_DATA(bias),
+                 L, ldl)
+    if job == PREDICT:
+        k.argmax_cols(n, c, L, ldl, mx, arg)
+        for r in range(n):
+            (<idx *>cnp.PyArray_DATA(out))[r] = arg[r]
+        return
+    if job == PROBA:
+        k.softmax_cols(SMX_PROB, ldl, c, L, ldl, NULL, NULL, L, ldl, NULL, NULL)
+    k.transpose(c, n, L, ldl, cnp.PyArray_DATA(out), c)
+
+
+@cython.final
 cdef class Accumulator:
     """Sums of gradients over a range of rows: of W (class-major) and of b (float64)."""
     cdef Scratch scratch

@@ -187,7 +187,8 @@ def _read_zip(
                 data = archive.read(entry)
                 arrays[name] = _parse_npy(data, name, kinds[name])
                 if name != "sha256":
-                    digest.update(f"{name}\n".encode() + data)
+                    digest.update(f"{name}\n".encode())
+                    digest.update(data)
     except ModelFormatError:
         raise
     # What zipfile raises for one kind of damage or another.
@@ -233,12 +234,15 @@ def _check_format(archive: zipfile.ZipFile, kind: str, version: int) -> None:
     for name in ("format", "format_version"):
         if f"{name}.npy" not in archive.namelist():
             raise ModelFormatError(f"not a {kind} file")
-        own[name] = _parse_npy(archive.read(f"{name}.npy"), name, _OWN_ENTRIES[name]).tolist()
+        value = _parse_npy(archive.read(f"{name}.npy"), name, _OWN_ENTRIES[name])
+        if value.shape != ():
+            raise ModelFormatError(f"not a {kind} file")
+        own[name] = value.item()
     if own["format"] != kind:
-        raise ModelFormatError(f"a {own['format']!s:.80} file, not a {kind} file")
+        raise ModelFormatError(f"a {own['format']:.80} file, not a {kind} file")
     if own["format_version"] != version:
         raise ModelFormatError(
-            f"format version {own['format_version']!s:.80}; this release reads version {version}"
+            f"format version {own['format_version']}; this release reads version {version}"
         )
 
 

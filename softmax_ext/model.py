@@ -342,21 +342,21 @@ def _as_floats(value: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
+    if np.shape(classes) != (n,):
+        raise ValueError(f"classes: shape {np.shape(classes)}, wanted ({n},) as W has columns")
     labels = _as_labels(np.asarray(classes))
-    # NumPy would make strings of the numbers in a mixed list.
+    # NumPy makes strings of the numbers in a mixed list.
     mixed = labels.dtype.kind == "U" and not all(
-        isinstance(label, str) for label in np.asarray(classes, dtype=object).flat
+        isinstance(label, str) for label in np.asarray(classes, dtype=object)
     )
     if mixed or labels.dtype.kind not in "iufU":
         raise TypeError(f"classes: {classes!r:.80}, wanted all numbers or all strings")
-    if labels.shape != (n,):
-        raise ValueError(f"classes: shape {labels.shape}, wanted ({n},) as W has columns")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError("classes: a label is nan or infinite")
     unique, counts = np.unique(labels, return_counts=True)
     if len(unique) < n:
         raise ValueError(f"classes: {unique[counts.argmax()].item()!r} comes more than once")
-    return np.array(labels)
+    return labels.astype(labels.dtype.newbyteorder("="))
 
 
 def _as_labels(array: NDArray[Any]) -> NDArray[Any]:

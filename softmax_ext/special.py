@@ -26,15 +26,13 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 import softmax_ext
 
-from .ops import _array, _axes
+from .arguments import Array, as_array, as_axes
 
 __all__ = ["entr", "kl_div", "log_softmax", "logsumexp", "rel_entr", "softmax"]
-
-Array = NDArray[Any]
 
 # Terms of the series in `_kl_div`: for |s| < 0.2 the next one is below eps / 100.
 KL_TERMS = 11
@@ -81,11 +79,11 @@ def softmax(x: ArrayLike, axis: Any = None) -> Any:
     array([[0.5, 0.5],
            [0.5, 0.5]])
     """
-    x = _array("x", x)
+    x = as_array("x", x)
     axis = _axis_of_number(axis) if x.ndim == 0 else axis
     if not _plain(x.dtype):
         return softmax_ext.kernels.softmax(x, axis)
-    axes, wide = _axes(axis, x.ndim), _widened(x)
+    axes, wide = as_axes(axis, x.ndim), _widened(x)
     with np.errstate(all="ignore"):
         e = np.exp(wide - wide.max(axis=axes, keepdims=True))
         return (e / e.sum(axis=axes, keepdims=True)).astype(_native(x.dtype))[()]
@@ -122,11 +120,11 @@ def log_softmax(x: ArrayLike, axis: Any = None) -> Any:
     >>> log_softmax([1000.0, 1.0])
     array([   0., -999.])
     """
-    x = _array("x", x)
+    x = as_array("x", x)
     axis = _axis_of_number(axis) if x.ndim == 0 else axis
     if not _plain(x.dtype):
         return softmax_ext.kernels.log_softmax(x, axis)
-    axes, wide = _axes(axis, x.ndim), _widened(x)
+    axes, wide = as_axes(axis, x.ndim), _widened(x)
     with np.errstate(all="ignore"):
         largest = wide.max(axis=axes, keepdims=True)
         z = wide - np.where(np.isfinite(largest), largest, 0)
@@ -209,7 +207,7 @@ def logsumexp(
             return value
         return value, np.where(np.isnan(value), value, value != -np.inf).astype(dtype)[()]
 
-    axes = _axes(axis, a.ndim)
+    axes = as_axes(axis, a.ndim)
     with np.errstate(all="ignore"):
         value, total = _log_sum(_rows(a, axes), None if b is None else _rows(b, axes))
         if return_sign:
@@ -497,7 +495,7 @@ def _argument(name: str, value: Any) -> Any:
     """A Python number as it is, anything else as a plain array of numbers."""
     if type(value) in (int, float, complex):
         return value
-    a = _array(name, value)
+    a = as_array(name, value)
     if a.dtype.kind not in "biufc":
         raise TypeError(f"{name}: dtype {a.dtype} came, numbers were wanted")
     return a

@@ -62,6 +62,11 @@ typedef struct {
     void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                       smx_idx ldw, const void *b, void *L, smx_idx ldl, const void *const *next);
 
+    /* The same, to the bit, for a few rows where turning W would cost more than the work: x (n, d)
+       of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
+    void (*logits_few)(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
+                       const void *W, double scale, const void *b, void *L, smx_idx ldl);
+
     /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d.
        The d % lanes last columns come, as one vector of the last `lanes` columns, at
        out[i*ldo + d - d % lanes]: of it the caller uses the last d % lanes numbers.

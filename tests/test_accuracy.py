@@ -10,7 +10,13 @@ import mpmath
 import numpy as np
 import pytest
 from problems import FLOATS, Case, Problem
-from tolerances import REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z, SOFTMAX_ULP, below_maximum, eps
+from tolerances import (
+    REFERENCE_SOFTMAX_ULP,
+    REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z,
+    SOFTMAX_ULP,
+    below_maximum,
+    eps,
+)
 
 from softmax_ext import reference
 
@@ -48,10 +54,16 @@ def test_the_yardstick_is_exact():
                 assert abs(here / exact - 1) < 1e-17
 
 
-def rows_of(c, scale, dtype, layout="C"):
+def softmax_limit(kernels, z):
+    """In units in the last place."""
+    if kernels is reference:
+        return REFERENCE_SOFTMAX_ULP + REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z * np.abs(z).astype(float)
+    return np.full(z.shape, float(SOFTMAX_ULP))
+
+
+def rows_of(c, scale, dtype):
     rng = np.random.default_rng([c, int(scale)])
-    x = rng.normal(0, scale, (max(4, 20_000 // c), c)).astype(dtype)
-    return np.asarray(x, order=layout)
+    return rng.normal(0, scale, (max(4, 20_000 // c), c)).astype(dtype)
 
 
 @needs_long_double
@@ -63,9 +75,7 @@ def test_softmax_within_4_ulp(kernels, dtype, c, scale):
     z, log_sum = exact_parts(x)
     exact = np.exp(z - log_sum)
     error = np.abs(kernels.softmax(x) - exact) / ulp(exact, dtype)
-    limit = np.full(x.shape, SOFTMAX_ULP, float)
-    if kernels is reference:
-        limit += REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z * np.abs(z).astype(float)
+    limit = softmax_limit(kernels, z)
     worst = np.unravel_index((error / limit).argmax(), x.shape)
     assert error[worst] <= limit[worst], f"{error[worst]:.2f} ULP at {worst}"
 
@@ -103,7 +113,7 @@ def test_exp_over_all_its_range(kernels, dtype, c):
     wide = t.astype(np.longdouble)
     exact = np.exp(wide) / (1 + np.exp(wide))
     error = np.abs(kernels.softmax(x)[:, -1] - exact) / ulp(exact, dtype)
-    limit = SOFTMAX_ULP + (np.abs(t) if kernels is reference else 0)
+    limit = softmax_limit(kernels, wide)
     assert (error <= limit).all(), error.max()
     # The logarithm of the sum is log1p of all that is not the maximum, down to the last bit.
     exact = np.log1p(np.exp(wide))
@@ -134,15 +144,15 @@ def test_losses_within_8_ulp(kernels, dtype, c, scale):
 @needs_long_double
 @pytest.mark.parametrize("d", [1, 16, 17, 100, 784])
 @pytest.mark.parametrize("c", [2, 10, 100])
-def test_logits_are_as_good_as_those_of_numpy(compiled, c, d):
-    """Typical errors, not the worst that could be: a few rounding errors of the largest terms."""
+def test_errors_of_logits_grow_as_the_root_of_d(compiled, c, d):
+    """Rounding errors that go either way, not the worst that could be."""
     for dtype in FLOATS:
         p = Problem(Case(65, d, c, dtype))
         wide = {"X": p.X.astype(np.longdouble), "W": p.W.astype(np.longdouble)}
         exact = wide["X"] @ wide["W"] + p.b
         size = np.sqrt((wide["X"] ** 2) @ (wide["W"] ** 2) + p.b.astype(np.longdouble) ** 2)
         error = np.abs(compiled.linear(p.X, p.W, p.b) - exact) / (size * eps(dtype))
-        assert error.max() <= 4 + d**0.5 / 4
+        assert error.max() <= 4 + d**0.5
 
 
 @needs_long_double

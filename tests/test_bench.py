@@ -58,7 +58,7 @@ def test_table_is_printed_and_written(tmp_path):
         "--group", "epoch/mnist-10-uint8",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    written = json.loads((tmp_path / "table-1-thread.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "table-1-thread-part-smoke.json").read_text(encoding="utf-8"))
     assert written["environment"]["threads"] == 1
     small, gradient, epoch = sorted(written["records"], key=lambda r: r["op"], reverse=True)
     assert (small["op"], epoch["op"]) == ("softmax", "epoch")
@@ -73,11 +73,11 @@ def test_table_is_printed_and_written(tmp_path):
         for contender in record["contenders"]:
             assert 0 < contender["min"] <= contender["median"]
             assert f"| {contender['name']} " in done.stdout
-    report = (tmp_path / "table-1-thread.md").read_text(encoding="utf-8")
+    report = (tmp_path / "table-1-thread-part-smoke.md").read_text(encoding="utf-8")
     assert "`softmax` small-8x10" in report
     assert "peer / ours" in report
     pictures = {path.name for path in tmp_path.glob("*.png")}
-    assert {"overview-1-thread.png", "bars-softmax-1-thread.png"} <= pictures
+    assert {"overview-1-thread-part-smoke.png", "bars-softmax-1-thread-part-smoke.png"} <= pictures
     for name in pictures:
         assert (tmp_path / name).read_bytes().startswith(PNG)
         assert f"]({name})" in report
@@ -93,7 +93,7 @@ def test_with_two_threads_each_library_has_its_own_process(tmp_path):
         "--library", "ours", "--library", "numpy", "--group", "softmax/rows-4096x10",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    written = json.loads((tmp_path / "table-2-thread.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "table-2-thread-part-smoke.json").read_text(encoding="utf-8"))
     told = written["environment"]["threads of"]
     assert set(told) == {"ours", "numpy"}
     assert all(threads["softmax_ext"] == 2 for threads in told.values())
@@ -104,10 +104,12 @@ def test_sweep_is_written(tmp_path):
     pytest.importorskip("matplotlib")
     done = run(BENCH / "sweep.py", "--smoke", "--isa", ISAS[-1], "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    written = json.loads((tmp_path / f"sweep-{ISAS[-1]}-1-thread.json").read_text(encoding="utf-8"))
+    written = json.loads(
+        (tmp_path / f"sweep-{ISAS[-1]}-1-thread-smoke.json").read_text(encoding="utf-8")
+    )
     shape = (len(written["features"]), len(written["classes"]))
     assert np.shape(written["seconds_per_flop"]) == shape
-    assert (tmp_path / f"sweep-{ISAS[-1]}-1-thread.png").read_bytes().startswith(PNG)
+    assert (tmp_path / f"sweep-{ISAS[-1]}-1-thread-smoke.png").read_bytes().startswith(PNG)
 
 
 def test_import_times_are_compared():

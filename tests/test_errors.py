@@ -269,7 +269,7 @@ BAD_OUT = {
 }
 
 
-@pytest.mark.parametrize(("make", "error", "match"), BAD_OUT.values(), ids=BAD_OUT)
+@pytest.mark.parametrize(("make", "error", "match"), list(BAD_OUT.values()), ids=list(BAD_OUT))
 def test_out_that_is_refused(kernels, make, error, match):
     given = arguments()
     target = given.pop("target")
@@ -284,7 +284,7 @@ def test_out_that_is_refused(kernels, make, error, match):
         refuses(error, f"^out: .*({match})", call, out)
 
 
-@pytest.mark.parametrize(("make", "error", "match"), BAD_OUT.values(), ids=BAD_OUT)
+@pytest.mark.parametrize(("make", "error", "match"), list(BAD_OUT.values()), ids=list(BAD_OUT))
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_gradients_that_are_refused(kernels, which, make, error, match):
     given, shapes = arguments(), [(D, C), (C,), (N, D)]
@@ -292,7 +292,7 @@ def test_gradients_that_are_refused(kernels, which, make, error, match):
     out[which] = make(shapes[which])
     name = ("dW", "db", "dX")[which]
     refuses(
-        error, f"^out: .*{name}.*({match})|^{name}.*({match})|^out.*{which}.*({match})",
+        error, f"^out.*{name}.*({match})",
         lambda: kernels.linear_cross_entropy_with_grad(**given, with_dX=True, out=tuple(out)), *out,
     )  # fmt: skip
 
@@ -329,7 +329,7 @@ def test_gradients_that_there_are_not(kernels):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_bad_labels_in_any_layout(kernels, layout):
     target = np.array([0, 1, 2, 0, 7, 2], "int32")
     given = arguments(target=LAYOUTS[layout](target))

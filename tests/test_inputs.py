@@ -18,7 +18,8 @@ def computed_in(x, w, b):
 
 
 @pytest.mark.parametrize(
-    ("x", "w", "b"), itertools.product(NUMBERS, ["float32", "float64", "int64"], [*FLOATS, "int8", None])
+    ("x", "w", "b"),
+    list(itertools.product(NUMBERS, ["float32", "float64", "int64"], [*FLOATS, "int8", None])),
 )
 def test_dtypes_of_the_linear_layer(kernels, x, w, b):
     X, W = np.array([[1, 0, 1], [0, 1, 1]], x), np.array([[1, 2], [0, 1], [1, 0]], w)
@@ -144,7 +145,7 @@ def test_lists(kernels):
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("spec", deck(5, 16, n=[1, 5, 70], d=[1, 7, 33], c=[1, 10, 100],
                                       dtype=FLOATS, x_dtype=[None, "uint8"], soft=[False, True],
                                       rows=[False, True]), ids=str)  # fmt: skip

@@ -192,9 +192,9 @@ def test_sums_over_any_split_add_up(kernels, case, rng):
 # Equal bits ---------------------------------------------------------------------------------------------
 
 LARGE = [  # large enough to be split among threads
-    Case(20_000, 64, 10, "float32"),
-    Case(20_000, 64, 10, "float64", reduction="none", weight=True),
-    Case(20_000, 64, 10, "float32", "uint8", x_scale=1 / 255, rows=True, sample_weight=True),
+    Case(60_000, 64, 10, "float32"),
+    Case(60_000, 64, 10, "float64", reduction="none", weight=True),
+    Case(60_000, 64, 10, "float32", "uint8", x_scale=1 / 255, rows=True, sample_weight=True),
     Case(3000, 64, 1000, "float32", reduction="sum", soft=True),
     Case(3000, 64, 1000, "float64", with_dX=False, ignore=7),
     Case(300, 700, 3300, "float32", with_dX=True),  # W in panels
@@ -253,7 +253,7 @@ def test_twice_gives_the_same_bits(kernels, case):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_any_memory_layout_gives_the_same_bits(compiled, case, layout):
     p, other = Problem(case), Problem(case)
     move = LAYOUTS[layout]
@@ -267,7 +267,7 @@ def test_any_memory_layout_gives_the_same_bits(compiled, case, layout):
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_any_memory_layout_of_logits_gives_the_same_bits(compiled, case, layout):
     p = Problem(case)
     x = compiled.linear(**p.linear)
