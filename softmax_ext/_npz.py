@@ -271,7 +271,7 @@ def _parse_npy(data: bytes, name: str, kinds: str) -> NDArray[Any]:
         dtype = np.dtype(descr)
     except TypeError as error:
         raise ModelFormatError(f"{name}.npy has the dtype {descr!r}") from error
-    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != len(data) - start:
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
         raise ModelFormatError(f"{name}.npy has {len(data) - start} bytes for {descr} {shape}")
     array = np.frombuffer(data, dtype, offset=start)
     if dtype.kind == "U" and np.any(array.view(f"{descr[0]}u4") > 0x10FFFF):

@@ -90,6 +90,8 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes as sorted non-negative numbers."""
     if axis is None:
         return tuple(range(ndim))
+    if ndim == 0 and axis in (0, -1):  # a number is its own only element, as in NumPy's reductions
+        return ()
     result = []
     for a in axis if isinstance(axis, tuple) else (axis,):
         if isinstance(a, (bool, np.bool_)):
@@ -275,9 +277,10 @@ def gradient_arrays(
     n, d, c = sizes
     given: list[Any] = [None, None, None]
     if isinstance(out, LinearCrossEntropyResult):
-        given = [out.dW, out.db, out.dX if with_dX else None]
+        # An earlier result is reused as far as it fits: the last minibatch may be smaller.
+        given = [out.dW, out.db if b is not None else None, out.dX if with_dX else None]
         if given[2] is not None and given[2].shape != (n, d):
-            given[2] = None  # another minibatch size
+            given[2] = None
     elif out is not None:
         if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
             raise TypeError("out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted")
@@ -290,6 +293,8 @@ def gradient_arrays(
     result: list[Array | None] = []
     for name, g, shape in zip(("dW", "db", "dX"), given, wanted, strict=True):
         if shape is None:
+            if g is not None:
+                raise ValueError(f"out ({name}): an array came, but there is no {name} to compute")
             result.append(None)
         elif g is not None:
             result.append(as_out(f"out ({name})", g, shape, W.dtype))
@@ -300,6 +305,6 @@ def gradient_arrays(
             result.append(np.empty(shape, W.dtype))
     used = [g for g in result if g is not None]
     for i, g in enumerate(used):
-        if any(np.may_share_memory(g, h) for h in used[i + 1 :]):
+        if any(np.shares_memory(g, h) for h in used[i + 1 :]):
             raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
     return cast(Array, result[0]), result[1], result[2]

@@ -34,6 +34,7 @@ from .arguments import (
     same_place,
     three_axes,
 )
+from .divergence import log_ratio
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
 STATS, PROB, LOG = 0, 1, 2  # enum smx_mode
@@ -831,7 +832,7 @@ class Kernels:
         Parameters
         ----------
         p : array_like
-            Probabilities; they need not sum to 1. 0 log 0 is 0; a negative number gives -inf.
+            Probabilities; they need not sum to 1. 0 log 0 is 0; a negative number gives nan.
         axis : int, tuple of int or None
             Axis or axes of the distributions.
 
@@ -852,12 +853,10 @@ class Kernels:
         """
         a, half = self._prepare(p)
         axes = as_axes(axis, a.ndim)
+        wide = a.astype(np.float64)
         with np.errstate(all="ignore"):
-            terms = np.where(
-                a > 0, -a * np.log(a), np.where(a == 0, 0, np.where(a < 0, -np.inf, a))
-            )
-        result = terms.sum(axis=axes, dtype=np.float64)
-        return result.astype(np.float16 if half else a.dtype)[()]
+            result = np.where(wide == 0, 0, -wide * np.log(wide)).sum(axis=axes)
+            return result.astype(np.float16 if half else a.dtype)[()]
 
     def kl_divergence(self, p: ArrayLike, q: ArrayLike, axis: Any = -1) -> Any:
         """Kullback-Leibler divergence D(p || q) along an axis, in nats: sum p log(p / q).
@@ -866,7 +865,7 @@ class Kernels:
         ----------
         p, q : array_like
             Distributions, broadcast against each other. Where p is 0 the term is 0; where q is 0
-            and p is not, it is inf.
+            and p is not, it is inf; a negative number gives nan.
         axis : int, tuple of int or None
             Axis or axes of the distributions.
 
@@ -894,19 +893,17 @@ class Kernels:
         """
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
-        a, b = np.broadcast_arrays(a, b)
-        axes = as_axes(axis, a.ndim)
-        with np.errstate(all="ignore"):
-            terms = np.where(
-                (a > 0) & (b > 0),
-                a * np.log(a / b),
-                np.where(
-                    np.isnan(a) | np.isnan(b), np.nan, np.where((a == 0) & (b >= 0), 0, np.inf)
-                ),
-            )
-        result = terms.sum(axis=axes, dtype=np.float64)
         dtype = np.float16 if half_a and half_b else np.result_type(a, b)
-        return result.astype(dtype)[()]
+        try:
+            x, y = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
+        except ValueError:
+            raise ValueError(
+                f"q: shape {b.shape} came, one that broadcasts with p's {a.shape} was wanted"
+            ) from None
+        axes = as_axes(axis, x.ndim)
+        with np.errstate(all="ignore"):
+            terms = np.where((x == 0) & ~np.isnan(y), 0, x * log_ratio(x, y))
+            return terms.sum(axis=axes).astype(dtype)[()]
 
 
 # ------------------------------------------------------------------------------------- helpers

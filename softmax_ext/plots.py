@@ -403,7 +403,7 @@ def _number_cells(axes: Axes, counts: NDArray[Any], shares: NDArray[Any]) -> Non
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if share > 55 else "black" if count else "0.6",
+            color="white" if share > 55 else "black" if count else "0.5",
         )
 
 

@@ -87,7 +87,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-Axis = int | Sequence[int] | None
+Axis = int | tuple[int, ...] | None
 # Any number of X: an array, or a sparse matrix in CSR form, which is not array-like.
 Matrix = Any
 
@@ -233,7 +234,7 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, out: Array | None = None) -> Any:
     x : array_like
         Logits: float16 (computed in float32), float32 or float64; integers and bools count as
         float64.
-    axis : int, sequence of int or None, optional
+    axis : int, tuple of int or None, optional
         The axis or axes over which probabilities sum to 1; None is all of them.
     out : ndarray, optional
         Where to put the result, of its shape and dtype. It may be `x` itself.
@@ -241,7 +242,9 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, out: Array | None = None) -> Any:
     Returns
     -------
     ndarray or scalar, of the shape of `x`
-        NaN along an axis that holds NaN or +inf, or -inf only; `out` if given.
+        NaN along an axis that holds NaN or +inf, or -inf only; `out` if given. The rounding of
+        x - max(x), which exp turns into a relative error, makes small probabilities inexact: by
+        up to about max(x) - x units in the last place.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, out: Array | None = None) -> A
     ----------
     x : array_like
         Logits, as for `softmax`.
-    axis : int, sequence of int or None, optional
+    axis : int, tuple of int or None, optional
         The axis or axes over which probabilities sum to 1; None is all of them.
     out : ndarray, optional
         Where to put the result, of its shape and dtype. It may be `x` itself.
@@ -319,7 +322,7 @@ def logsumexp(x: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Any:
     ----------
     x : array_like
         Logits, as for `softmax`.
-    axis : int, sequence of int or None, optional
+    axis : int, tuple of int or None, optional
         The axis or axes to sum over; None is all of them.
     keepdims : bool, optional
         Keep the summed axes, with length 1.
@@ -400,7 +403,7 @@ def cross_entropy(
         floating dtype, in the logits' shape. They need not sum to 1.
     weight : array_like, shape (C,), optional
         A weight for each class.
-    sample_weight : array_like, shape (N,), optional
+    sample_weight : array_like, shape (N,) or the labels' shape, optional
         A weight for each example (a number for logits of shape (C,)).
     ignore_index : int, optional
         Examples with this label do not count.
@@ -809,7 +812,7 @@ def entropy(p: ArrayLike, axis: Axis = -1) -> Any:
     p : array_like
         Probabilities: float16, float32 or float64; integers and bools count as float64. They are
         not checked to sum to 1.
-    axis : int, sequence of int or None, optional
+    axis : int, tuple of int or None, optional
         The axis or axes to sum over; None is all of them.
 
     Returns
@@ -828,10 +831,10 @@ def entropy(p: ArrayLike, axis: Axis = -1) -> Any:
     array([0.69314718, 0.        ])
     """
     values = _check_logits(p, axis, out=None, name="p")
-    terms = np.log(values.rows)
-    terms[values.rows == 0] = 0
-    terms *= values.rows
-    return values.reduced(0 - terms.sum(axis=1), keepdims=False)
+    P = values.rows
+    terms = -P * np.log(P)
+    terms[P == 0] = 0
+    return values.reduced(terms.sum(axis=1, dtype=np.float64), keepdims=False)
 
 
 @np.errstate(all="ignore")
@@ -842,7 +845,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: Axis = -1) -> Any:
     ----------
     p, q : array_like
         Probabilities, as for `entropy`, in shapes that broadcast together.
-    axis : int, sequence of int or None, optional
+    axis : int, tuple of int or None, optional
         The axis or axes of the broadcast shape to sum over; None is all of them.
 
     Returns
@@ -869,13 +872,14 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: Axis = -1) -> Any:
         raise ValueError(
             f"q: got shape {q_array.shape}, wanted one that broadcasts with p's {p_array.shape}"
         ) from None
-    P, Q = (
+    values, other = (
         _check_logits(np.broadcast_to(a, shape).astype(dtype), axis, out=None)
         for a in (p_array, q_array)
     )
-    terms = P.rows * _log_ratio(P.rows, Q.rows)
-    terms[(P.rows == 0) & ~np.isnan(Q.rows)] = 0
-    return P.reduced(terms.sum(axis=1), keepdims=False)
+    P, Q = values.rows, other.rows
+    terms = P * _log_ratio(P, Q)
+    terms[(P == 0) & ~np.isnan(Q)] = 0
+    return values.reduced(terms.sum(axis=1, dtype=np.float64), keepdims=False)
 
 
 def _log_ratio(p: Array, q: Array) -> Array:
@@ -895,10 +899,13 @@ def _array(value: ArrayLike, name: str) -> Array:
     return np.asarray(value)
 
 
-def _number(value: Any, name: str) -> float:
+def _number(value: Any, name: str, low: float, high: float) -> float:
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a real number")
-    return float(value)
+    number = float(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name}: got {value}, wanted a number from {low} to {high}")
+    return number
 
 
 def _as_dtype(value: float, dtype: np.dtype[Any]) -> Array:
@@ -1017,7 +1024,9 @@ def _check_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """The axes in ascending order."""
     if axis is None:
         return tuple(range(ndim))
-    if isinstance(axis, Sequence):
+    if isinstance(axis, bool):
+        raise TypeError("axis: got a bool, wanted an integer, a tuple of integers or None")
+    if isinstance(axis, tuple):
         wanted = [operator.index(a) for a in axis]
     else:
         wanted = [operator.index(axis)]
@@ -1094,9 +1103,7 @@ def _check_task(
 ) -> _Task:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction: got {reduction!r}, wanted "mean", "sum" or "none"')
-    smoothing = _number(label_smoothing, "label_smoothing")
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a number in [0, 1]")
+    smoothing = _number(label_smoothing, "label_smoothing", 0, 1)
     try:
         ignored_label = operator.index(ignore_index)
     except TypeError:
@@ -1107,7 +1114,7 @@ def _check_task(
     n_classes = logits_shape[class_axis]
     shape = logits_shape[:class_axis] + logits_shape[class_axis + 1 :]
     class_weight = _check_weights(weight, (n_classes,), "weight")
-    row_weight = _check_weights(sample_weight, shape[:1], "sample_weight")
+    row_weight = _check_weights(sample_weight, shape, "sample_weight", or_shape=shape[:1])
     y = _check_target(target, shape, logits_shape)
     if batch is not None:
         y = y[batch]
@@ -1115,7 +1122,7 @@ def _check_task(
         row_weight = None if row_weight is None else row_weight[batch]
     n_rows = math.prod(shape)
     if row_weight is not None:
-        row_weight = np.repeat(row_weight.reshape(-1), math.prod(shape[1:]))
+        row_weight = np.repeat(row_weight.reshape(-1), n_rows // max(1, row_weight.size))
 
     labels: Array | None = None
     kept: Array | None = None
@@ -1156,15 +1163,18 @@ def _check_task(
 
 
 def _check_weights(
-    weight: ArrayLike | None, shape: tuple[int, ...], name: str
+    weight: ArrayLike | None,
+    shape: tuple[int, ...],
+    name: str,
+    or_shape: tuple[int, ...] | None = None,
 ) -> NDArray[np.float64] | None:
     if weight is None:
         return None
     array = _array(weight, name)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" or array.dtype == np.longdouble:
         raise TypeError(f"{name}: got dtype {array.dtype}, wanted real numbers")
-    if array.shape != shape:
-        raise ValueError(f"{name}: got shape {array.shape}, wanted {shape}")
+    if array.shape not in (shape, or_shape):
+        raise ValueError(f"{name}: got shape {array.shape}, wanted {or_shape or shape}")
     return array.astype(np.float64)
 
 
@@ -1173,6 +1183,8 @@ def _check_target(
 ) -> Array:
     """`target` as an array of class indices in `shape` or of probabilities in `logits_shape`."""
     y = _array(target, "target")
+    if isinstance(target, list) and y.size == 0 and y.shape == shape:
+        y = y.astype(np.intp)  # NumPy takes an empty list for floats
     if y.dtype.kind in "iu":
         if y.shape == shape:
             return y
@@ -1268,7 +1280,7 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
         X.shape[0],
         W.astype(dtype, copy=False),
         None if b is None else b.astype(dtype, copy=False),
-        _number(x_scale, "x_scale"),
+        _number(x_scale, "x_scale", -sys.float_info.max, sys.float_info.max),
         dtype,
     )
 
@@ -1285,6 +1297,8 @@ def _logits_shape(model: _Model) -> tuple[int, int]:
 
 def _check_rows(rows: ArrayLike, n: int) -> Array:
     array = _array(rows, "rows")
+    if isinstance(rows, list) and array.size == 0:
+        array = array.astype(np.intp)  # NumPy takes an empty list for floats
     if array.dtype.kind == "b":
         raise TypeError("rows: got a mask of bools, wanted integers (see numpy.flatnonzero)")
     if array.dtype.kind not in "iu":
@@ -1305,11 +1319,14 @@ def _check_gradient_out(
     if out is None:
         return None, None, None
     if isinstance(out, LinearCrossEntropyResult):
-        out = (out.dW, out.db, out.dX)
-    if not isinstance(out, tuple):
-        raise TypeError(f"out: got {type(out).__name__}, wanted a tuple (dW, db) or (dW, db, dX)")
-    if len(out) not in (2, 3):
-        raise ValueError(f"out: got {len(out)} arrays, wanted (dW, db) or (dW, db, dX)")
+        # Of an earlier result is taken what fits: its minibatch may have had another size.
+        reusable = with_dX and out.dX is not None and len(out.dX) == n_rows
+        out = (out.dW, None if model.b is None else out.db, out.dX if reusable else None)
+    if not isinstance(out, tuple | list) or len(out) not in (2, 3):
+        raise TypeError(
+            "out: wanted a tuple (dW, db) or (dW, db, dX) or an earlier result, "
+            f"got {type(out).__name__}"
+        )
     dW, db, dX = out if len(out) == 3 else (*out, None)
     if db is not None and model.b is None:
         raise ValueError("out: got an array for db, wanted None as there is no b")

@@ -195,7 +195,7 @@ def logsumexp(
     5.0
     """
     a, b = _argument("a", a), None if b is None else _argument("b", b)
-    dtype = _common_dtype(a) if b is None else _common_dtype(a, b)
+    dtype = np.result_type(*_dtypes(a), *([] if b is None else []))
     if dtype.kind in "biu":
         dtype = np.dtype(np.float64)
     a = np.atleast_1d(np.asarray(a, dtype))
@@ -501,16 +501,13 @@ def _argument(name: str, value: Any) -> Any:
     return a
 
 
-def _common_dtype(*values: Any) -> np.dtype[Any]:
-    """The common dtype, to which Python numbers add their kind, but no precision."""
-    kinds = "bufc".index
-    arrays = [v.dtype for v in values if isinstance(v, np.ndarray)]
-    numbers = [np.dtype(type(v)) for v in values if not isinstance(v, np.ndarray)]
-    if not arrays:
-        return np.result_type(*numbers)
-    dtype = np.result_type(*arrays)
-    for number in numbers:
-        if kinds(number.kind.replace("i", "u")) > kinds(dtype.kind.replace("i", "u")):
-            both_inexact = number.kind == "c" and dtype.kind == "f"
-            dtype = np.result_type(dtype, np.complex64 if both_inexact else number)
-    return dtype
+def _dtypes(*values: Any) -> list[np.dtype[Any]]:
+    """The dtypes that count: a Python number adds its kind to arrays, but no precision."""
+    kinds = "bufc"  # integers with and without sign are one kind
+    dtypes = [v.dtype for v in values if isinstance(v, np.ndarray)]
+    highest = max([kinds.index(d.kind.replace("i", "u")) for d in dtypes], default=-1)
+    for number in (np.dtype(type(v)) for v in values if not isinstance(v, np.ndarray)):
+        if kinds.index(number.kind.replace("i", "u")) > highest:
+            precise = number.kind != "c" or kinds[highest] != "f"
+            dtypes.append(number if precise else np.dtype(np.complex64))
+    return dtypes

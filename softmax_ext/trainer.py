@@ -582,10 +582,10 @@ class Trainer:
             self._write_checkpoint(run)
         except OSError as error:
             problem = f" (none could be written now: {error})"
-        place = (
-            f"interrupted in epoch {min(run.epoch + 1, self.epochs)} of {self.epochs}, "
-            f"after {run.batch} of {data.n_batches} minibatches"
-        )
+        place = f"interrupted in epoch {run.epoch + 1} of {self.epochs}"
+        place += f", after {run.batch} of {data.n_batches} minibatches"
+        if run.epoch and not run.batch:
+            place = f"interrupted at the end of epoch {run.epoch} of {self.epochs}"
         if run.saved is None:
             return TrainingInterrupted(f"{place}; there is no checkpoint{problem}", None)
         epoch, batch = run.saved

@@ -61,8 +61,9 @@ class StopAt:
 
 def train(path, kernels=reference, model=None, data=None, fit_options=None, **options):
     X, y = make_data() if data is None else data
-    model = SoftmaxModel.zeros(D, C, kernels=kernels) if model is None else model
-    trainer = Trainer(**{"epochs": 4, "batch_size": 50, "checkpoint": path, **options})
+    model = SoftmaxModel.zeros(D, C) if model is None else model
+    options = {"epochs": 4, "batch_size": 50, "checkpoint": path, "kernels": kernels, **options}
+    trainer = Trainer(**options)
     history = trainer.fit(model, X, y, **(fit_options or {}))
     return model, history
 
@@ -108,8 +109,11 @@ RUNS = {
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, options, n_steps):
     whole = train(None, **options)
     path = tmp_path / "run.npz"
-    interrupt(path, n_steps, **options)
+    model = SoftmaxModel.zeros(D, C)
+    interrupt(path, n_steps, model=model, **options)
     rate = {"learning_rate": schedule} if "learning_rate" in options else {}
+    # No step is lost, nor done twice.
+    assert np.array_equal(Trainer.resume(path, **rate).model.W, model.W)
     assert_same_run(resume(path, **rate), whole)
 
 
@@ -209,9 +213,10 @@ def test_the_fit_after_that_starts_afresh(tmp_path):
     path = tmp_path / "run.npz"
     whole = train(path)
     trainer = Trainer.resume(path, kernels=reference)
-    trainer.fit(trainer.model, *make_data())
+    first = trainer.fit(trainer.model, *make_data())
     model = SoftmaxModel.zeros(D, C)
     history = trainer.fit(model, *make_data())
+    assert history is not first
     assert_same_run((model, history), whole)
 
 
@@ -317,9 +322,34 @@ def test_ctrl_c_says_where_the_checkpoint_is(tmp_path):
     assert isinstance(interruption, KeyboardInterrupt)
 
 
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_ctrl_c_at_an_epochs_end(tmp_path, epoch):
+    path = tmp_path / "run.npz"
+
+    def interrupt_epoch(event):
+        if event.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted, match=f"at the end of epoch {epoch} of 4; the check"):
+        train(path, callbacks=[interrupt_epoch])
+    assert_same_run(resume(path), train(None))
+
+
+def test_the_time_before_the_interruption_counts(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    clock = iter(np.arange(0.0, 1000.0, 10.0))
+    monkeypatch.setattr(softmax_ext.trainer.time, "perf_counter", lambda: float(next(clock)))
+    # Looked at before the epoch, at the batch event, and at the end.
+    interrupt(path, 1)
+    _, history = resume(path)
+    assert history.seconds.tolist() == [30.0, 10.0, 10.0, 10.0]
+    assert history.examples_per_second[0] == N / 30.0
+
+
 def test_stop_training_halfway_is_resumed_there(tmp_path):
     path = tmp_path / "run.npz"
-    train(path, callbacks=[StopAt(7, StopTraining)])
+    model, _ = train(path, callbacks=[StopAt(7, StopTraining)])
+    assert np.array_equal(Trainer.resume(path).model.W, model.W)
     assert_same_run(resume(path), train(None))
 
 

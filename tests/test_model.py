@@ -593,13 +593,14 @@ def test_140_headers_are_held_against_the_size(tmp_path, descr, shape):
         b"\x93NUMPY\3\0\x10\0\0\0" + bytes(64),
         npy(np.ones((4, 3), np.float32))[:-1],
         npy(np.ones((4, 3), np.float32)) + b"\0",
+        npy_header("<U0", (1 << 40, 3)),
         npy_header("<f4", (4, 3)).replace(b"(4, 3)", b"(4**1)") + bytes(48),
         npy_header("<f4", (4, 3)).replace(b"False", b"print") + bytes(48),
         b"\x93NUMPY\1\0\x00\x20" + b"(" * 0x2000 + bytes(48),
     ],
 )
 def test_140_broken_entries(tmp_path, entry):
-    assert_refused(tmp_path, zipped(entries_of(W=entry)), r"W\.npy")
+    assert_refused(tmp_path, zipped(entries_of(classes=entry)), r"classes\.npy|zero")
 
 
 def test_141_truncations_are_refused(tmp_path):
@@ -759,8 +760,8 @@ def test_143_a_huge_table_of_contents_is_refused(tmp_path, zip64):
     directory = record * n
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, len(directory), 0)
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(directory), 1)
-    size = 0xFFFFFFFF if zip64 else len(directory)
-    count = 0xFFFF if zip64 else n
+    # The Zip64 record has the last word.
+    count, size = (0, 0) if zip64 else (n, len(directory))
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, 0, 0)
     data = directory + (end64 + locator if zip64 else b"") + end
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

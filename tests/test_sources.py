@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -190,6 +192,16 @@ def test_npz_that_claims_more_than_it_holds_is_refused():
         load_source("data.npz")
 
 
+def test_npz_entry_larger_than_the_file_can_unpack_to_is_refused():
+    n = 1 << 35
+    header = npy_header({"descr": "<f8", "fortran_order": False, "shape": (n,)})
+    with zipfile.ZipFile("data.npz", "w") as archive:
+        archive.writestr("X.npy", header + bytes(100))
+        archive.getinfo("X.npy").file_size = len(header) + 8 * n  # a lie in the directory
+    with pytest.raises(DataFormatError, match=r"X\.npy cannot be that large"):
+        load_source("data.npz")
+
+
 def test_npz_with_pickles_is_refused_and_runs_nothing():
     class Trap:
         def __reduce__(self):
@@ -248,10 +260,13 @@ def test_names_of_nothing_are_refused(data, labels, error, message, tmp_path):
 
 
 def test_a_fifo_is_refused_without_waiting(tmp_path):
-    os.mkfifo("data.npz")
-    with pytest.raises(FileNotFoundError, match=r"data\.npz: neither a file"):
-        load_source("data.npz")
-    os.mkfifo("y.npy")
+    os.mkfifo("fifo.npz")
+    os.mkfifo("fifo.npy")
     np.save("X.npy", np.zeros((2, 2)))
-    with pytest.raises(FileNotFoundError, match=r"y\.npy: no such file"):
-        load_source("X.npy", labels="y.npy")
+    for words in ("'fifo.npz'", "'fifo.npy', labels='X.npy'", "'X.npy', labels='fifo.npy'"):
+        # In a process of its own, which can be stopped should it wait.
+        code = f"from softmax_ext.sources import load_source; load_source({words})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        )
+        assert "FileNotFoundError: fifo.np" in done.stderr

@@ -140,11 +140,11 @@ def test_examples_of_softmax(face):
         [2.42746e-03, 3.28521e-04, 9.79307e-01, 1.79366e-02],
         [1.22094e-05, 2.68929e-01, 7.31025e-01, 3.31885e-05],
     ]
-    np.testing.assert_allclose(face.softmax(x), whole, rtol=3e-6)
+    np.testing.assert_allclose(face.softmax(x), whole, rtol=1e-5)
     np.testing.assert_allclose(face.softmax(x).sum(), 1, rtol=1e-15)
-    np.testing.assert_allclose(face.softmax(x, axis=0), columns, rtol=3e-6)
+    np.testing.assert_allclose(face.softmax(x, axis=0), columns, rtol=1e-5)
     np.testing.assert_allclose(face.softmax(x, axis=0).sum(axis=0), 1, rtol=1e-15)
-    np.testing.assert_allclose(face.softmax(x, axis=1), rows, rtol=3e-6)
+    np.testing.assert_allclose(face.softmax(x, axis=1), rows, rtol=1e-5)
     np.testing.assert_allclose(face.softmax(x, axis=1).sum(axis=1), 1, rtol=1e-15)
 
 
@@ -538,7 +538,7 @@ def test_46_47_48_51_axes_and_keepdims(face, rng, dtype, axis):
             result = face.logsumexp(x, axis, keepdims=keepdims, **options)
             expected = peer("logsumexp", x, axis, keepdims=keepdims, **options)
             assert_same_form(result, expected)
-            np.testing.assert_allclose(result, expected, rtol=1e-5)
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 BAD_AXES = [
@@ -696,7 +696,7 @@ def both(name, *args, **kwargs):
 def sum_condition(a, axis, b=1.0):
     """sum |b exp(a)| / |sum b exp(a)|: by how much cancellation magnifies rounding errors."""
     with np.errstate(all="ignore"):
-        a = np.asarray(a, np.clongdouble)
+        a = np.atleast_1d(np.asarray(a, np.clongdouble))
         terms = np.where(b == 0, 0, b * np.exp(np.where(b == 0, 0, a)))
         return np.abs(terms).sum(axis) / np.abs(terms.sum(axis))
 
@@ -748,12 +748,19 @@ def test_logsumexp_agrees_with_scipy(face, data):
         compare_sums(*results, atol=60 * condition)
 
 
+def as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
 def compare_sums(actual, expected, atol):
     """Results of logsumexp, or pairs of them and signs, within a number of eps."""
-    pair = isinstance(actual, tuple)
-    for a, e in zip(actual if pair else [actual], expected if pair else [expected], strict=True):
-        e_finite, a = np.asarray(e), np.asarray(a)
-        np.testing.assert_allclose(a, e_finite, rtol=4 * eps(a.dtype), atol=atol * eps(a.dtype))
+    for a, e in zip(as_tuple(actual), as_tuple(expected), strict=True):
+        tolerance = {"rtol": 4 * eps(a.dtype), "atol": atol * eps(a.dtype)}
+        if a.dtype.kind == "c":
+            # Rounding may tell pi from -pi, and SciPy knows pi in float64 only.
+            turn = np.abs(np.exp(1j * a.imag) - np.exp(1j * e.imag))
+            assert (turn <= atol * max(eps(a.dtype), eps("float64"))).all() or np.isnan(e).any()
+        np.testing.assert_allclose(a.real, e.real, **tolerance)
 
 
 @st.composite

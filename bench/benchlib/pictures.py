@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
@@ -154,7 +155,7 @@ def overview(records: list[Record], footer: str) -> Figure:
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 1.25, max(values) * 1.25)
-    _plain_log_ticks(axes, min(values), max(values))
+    _plain_log_ticks(axes.xaxis, min(values), max(values))
     axes.axvline(1, color=COLOURS["ours"], linewidth=1, zorder=0)
     axes.set_yticks(range(len(shown)), [f"{r['op']}  {r['size']}" for r in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -173,14 +174,14 @@ def overview(records: list[Record], footer: str) -> Figure:
     return figure
 
 
-def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
+def _plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     """Put 1, 2, 5, 10, 20 ... on a logarithmic axis, as plain numbers."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def roofline(records: list[Record], footer: str) -> Figure:
@@ -216,6 +217,8 @@ def roofline(records: list[Record], footer: str) -> Figure:
     axes.set_yscale("log")
     axes.set_xlim(left, right)
     axes.set_ylim(lowest / 1.5, top * 1.5)
+    _plain_log_ticks(axes.xaxis, left, right)
+    _plain_log_ticks(axes.yaxis, lowest, top)
     axes.set_xlabel("useful operations per byte of least memory traffic")
     axes.set_ylabel("useful GFLOP/s")
     axes.grid(axis="y", color="0.92")

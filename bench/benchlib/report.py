@@ -25,13 +25,13 @@ COLUMNS = {
 PEERS = ("reference", "numpy", "scipy", "torch", "jax", "sklearn")
 
 NOTES = """\
-Medians over interleaved rounds (A B C A B C), all contenders on equal threads, every answer checked
-against float64. *Reference* is `softmax_ext.reference`, written to be read; *NumPy* is the same
-written for speed (in place, into arrays made once); *bare* is the matrix products alone, or a copy
-alone, which is less than the job. *Peer / ours* is the fastest of reference, NumPy, SciPy, PyTorch,
-JAX and scikit-learn over ours. *Share* is the part of what the machine allows, measured in the same
-rounds: useful operations at the speed of a register-only multiply-add loop, or least memory traffic
-at the speed of a copy with as many bytes in use, whichever is slower.
+Medians over interleaved rounds (A B C, B C A, C A B), all contenders on equal threads, every answer
+checked against float64. *Reference* is `softmax_ext.reference`, written to be read; *NumPy* is the
+same written for speed (in place, into arrays made once); *bare* is the matrix products alone, or a
+copy alone, which is less than the job. *Peer / ours* is the fastest of reference, NumPy, SciPy,
+PyTorch, JAX and scikit-learn over ours. *Share* is the part of what the machine allows, measured in
+the same rounds: useful operations at the speed of a register-only multiply-add loop, or least
+memory traffic at the speed of a copy with as many bytes in use, whichever is slower.
 """
 
 

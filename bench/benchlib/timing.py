@@ -1,4 +1,4 @@
-"""Interleaved rounds: every contender once, then every contender again, A B C A B C.
+"""Interleaved rounds: every contender once, then every contender again, A B C, B C A, C A B.
 
 A machine drifts: its clock rises and falls, neighbours come and go. Timed one after another,
 contenders would meet different machines; in rounds they meet the same one, and medians of many
@@ -69,11 +69,14 @@ def measure(
     samples: dict[str, list[float]] = {name: [] for name in takers}
     fma: list[float] = []
     copy: list[float] = []
-    for _ in range(rounds):
+    names = list(takers)
+    for number in range(rounds):
         if ceiling is not None:
             fma.append(ceiling.fma(workload.dtype))
             copy.append(ceiling.copy(workload.bytes))
-        for name in takers:
+        # Another one begins each round, lest the same be always the one after the ceilings.
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
             samples[name].append(runner.sample(name, calls[name], warm[name]))
 
     top = None
