@@ -491,7 +491,8 @@ cdef class Softmax:
                                 out, oc // <idx>sizeof(real), mx, ls)
             return
         gather[real](self.k, n, self.c, x, xb, xc, block, 1, ldc)
-        self.k.softmax_cols(self.mode, n, self.c, block, ldc, NULL, NULL, block, ldc, mx, ls)
+        self.k.softmax_cols(self.mode, round_up(n, self.k.lanes), self.c, block, ldc, NULL, NULL,
+                            block, ldc, mx, ls)
         if self.mode != SMX_STATS:
             scatter[real](self.k, n, self.c, block, 1, ldc, out, ob, oc)
 
@@ -560,12 +561,14 @@ cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, const real *x,
     if c > k.cols_max and c >= k.lanes:
         k.softmax_rows(mode, n, c, x, c, NULL, out, c, NULL, NULL)
         return
-    rb = rows_per_block(c, sizeof(real), k.lanes)
+    rb = min(rows_per_block(c, sizeof(real), k.lanes), round_up(n, k.lanes))
+    if n < rb:
+        memset(b, 0, rb * c * sizeof(real))
     at = 0
     while at < n:
         m = min(n - at, rb)
         k.transpose(m, c, x + at * c, c, b, rb)
-        k.softmax_cols(mode, m, c, b, rb, NULL, NULL, b, rb, NULL, NULL)
+        k.softmax_cols(mode, round_up(m, k.lanes), c, b, rb, NULL, NULL, b, rb, NULL, NULL)
         k.transpose(c, m, b, rb, out + at * c, c)
         at += m
 
@@ -707,7 +710,7 @@ cdef class CrossEntropy:
     cdef double block(self, idx n, bint small, int mode, Rows *rows, const char *x, idx xb, idx xc,
                       char *out, idx ob, idx oc, real *block, idx ldl, real *mx, real *ls,
                       real *scale) noexcept nogil:
-        cdef idx c = self.c, r, j, kept = 0
+        cdef idx c = self.c, r, j, lanes, kept = 0
         cdef idx sr = 1 if small else ldl, sc = ldl if small else 1
         cdef real zero = 0
         cdef double total = 0
@@ -725,12 +728,13 @@ cdef class CrossEntropy:
                 for j in range(c):
                     memcpy(block + r * sr + j * sc, x + rows.place[r] * xb + j * xc, sizeof(real))
         factors[real](self.t, kept, rows, scale)
+        lanes = round_up(kept, self.k.lanes)
         if kept:
             if small:
-                self.k.softmax_cols(SMX_STATS, kept, c, block, ldl, NULL, NULL, NULL, 0, mx, ls)
+                self.k.softmax_cols(SMX_STATS, lanes, c, block, ldl, NULL, NULL, NULL, 0, mx, ls)
                 deviations[real](self.t, kept, rows, block, sr, sc, mx)
                 if mode == SMX_PROB:
-                    self.k.softmax_cols(SMX_PROB, kept, c, block, ldl, mx, scale, block, ldl,
+                    self.k.softmax_cols(SMX_PROB, lanes, c, block, ldl, mx, scale, block, ldl,
                                         NULL, NULL)
             else:
                 self.k.softmax_rows(SMX_STATS, kept, c, block, ldl, NULL, NULL, 0, mx, ls)

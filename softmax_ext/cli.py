@@ -64,13 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(args, str(interrupt) or "interrupted")
             return 130
         except BrokenPipeError:
-            # Python flushes standard output once more at exit, which must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_unwritten()
             return 141
         except Exception as error:
             if args.debug:
                 raise
             _complain(args, f"error: {_one_line(error)}")
+            _drop_unwritten()
             return 1
     return status
 
@@ -80,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(args: argparse.Namespace, message: str) -> None:
     print(f"softmax-ext {args.command}: {message}", file=sys.stderr)
+
+
+def _drop_unwritten() -> None:
+    """Keep Python from trying at exit, and failing once more, to write what nobody can take."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -17,5 +17,6 @@ def log_ratio(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     ratio = x / y
     info = np.finfo(np.float64)
     inside = (ratio >= info.tiny) & (ratio <= info.max)
-    result = np.where(inside, np.log(ratio), np.log(x) - np.log(y))
-    return np.where((ratio >= 0.5) & (ratio <= 2), np.log1p((x - y) / y), result)
+    result: NDArray[Any] = np.where(inside, np.log(ratio), np.log(x) - np.log(y))
+    result = np.where((ratio >= 0.5) & (ratio <= 2), np.log1p((x - y) / y), result)
+    return result

@@ -195,7 +195,7 @@ def logsumexp(
     5.0
     """
     a, b = _argument("a", a), None if b is None else _argument("b", b)
-    dtype = np.result_type(*_dtypes(a), *([] if b is None else []))
+    dtype = np.result_type(*(_dtypes(a) if b is None else _dtypes(a, b)))
     if dtype.kind in "biu":
         dtype = np.dtype(np.float64)
     a = np.atleast_1d(np.asarray(a, dtype))
@@ -472,13 +472,15 @@ def _by_sign(x: Array, y: Array, positive: Array, at_zero: Any) -> Array:
 def _elementwise(function: Any, arguments: dict[str, Any], out: Any, where: Any) -> Any:
     """Apply a function of float64 as a ufunc with the loops float32 and float64 would be."""
     values = [_argument(name, value) for name, value in arguments.items()]
-    common = _common_dtype(*values)
-    dtype = np.dtype(np.float32 if np.can_cast(common, np.float32) else np.float64)
-    if not np.can_cast(common, dtype):
-        raise TypeError(
-            f"{', '.join(arguments)}: dtype {common} came, float32, float64, or what can be cast "
-            "to them safely, was wanted"
-        )
+    dtypes = _dtypes(*values)
+    for d in dtypes:
+        if not np.can_cast(d, np.float64):
+            raise TypeError(
+                f"{', '.join(arguments)}: dtype {d} came, "
+                "what can be cast to float64 without loss of kind or range was wanted"
+            )
+    single = all(np.can_cast(d, np.float32) for d in dtypes)
+    dtype = np.dtype(np.float32 if single else np.float64)
     with np.errstate(all="ignore"):
         # A Python number is of the dtype of the loop, as in NumPy.
         wide = [np.asarray(np.asarray(v, dtype), np.float64) for v in values]

@@ -470,6 +470,17 @@ def test_ctrl_c_on_a_full_disk(tmp_path, monkeypatch, n_steps):
         assert_same_run(resume(path), train(None))
 
 
+def test_ctrl_c_on_a_full_disk_in_a_resumed_run(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    interrupt(path, 7)
+    trainer = Trainer.resume(path, kernels=reference, callbacks=[StopAt(1)])
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(TrainingInterrupted, match="checkpoint of minibatch 2 of epoch 2 is"):
+        trainer.fit(trainer.model, *make_data())
+    monkeypatch.undo()
+    assert_same_run(resume(path), train(None))
+
+
 @pytest.mark.filterwarnings("ignore:loss is:RuntimeWarning")
 def test_weights_that_are_not_finite_do_not_replace_finite_ones(tmp_path):
     path = tmp_path / "run.npz"

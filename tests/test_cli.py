@@ -499,6 +499,17 @@ def test_resume_without_a_name_is_from_the_named_checkpoint(run, checkpoint):
     assert "epoch 2/3" not in out
 
 
+def test_only_the_checkpoint_that_nobody_named_is_removed(run):
+    beside = "model.checkpoint.npz"
+    assert run(*TWO, "--epochs", 1, "--checkpoint", beside)[0] == 0
+    assert os.path.exists(beside)
+    # That of another run is none of this one's business.
+    assert run(*TWO, "--epochs", 1, "--checkpoint", "other.npz")[0] == 0
+    assert os.path.exists(beside)
+    assert run(*TWO, "--epochs", 2, "--resume")[0] == 0
+    assert not os.path.exists(beside)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "was"),
     [
@@ -956,7 +967,14 @@ def test_python_m_runs_it(tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_trouble(trained, tmp_path):
+@pytest.fixture(params=["buffered", "unbuffered"])
+def environment(request):
+    """What Python holds back, it writes at exit, and that can fail as well."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return environment | ({"PYTHONUNBUFFERED": "1"} if request.param == "unbuffered" else {})
+
+
+def test_a_reader_that_goes_away_is_no_trouble(trained, tmp_path, environment):
     np.save("many.npy", np.zeros((20000, 4), np.uint8))
     with subprocess.Popen(
         command("predict", trained[0], "many.npy"),
@@ -964,6 +982,7 @@ def test_a_reader_that_goes_away_is_no_trouble(trained, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        env=environment,
     ) as process:
         process.stdout.readline()
         process.stdout.close()
@@ -971,12 +990,23 @@ def test_a_reader_that_goes_away_is_no_trouble(trained, tmp_path):
     assert (process.returncode, err) == (141, "")
 
 
+def run_to(file, environment):
+    words = command(*TWO, "--epochs", 1, "--quiet")
+    return subprocess.run(words, stdout=file, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_reader_that_was_never_there_is_no_trouble(environment):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as nobody:
+        done = run_to(nobody, environment)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_output_that_cannot_be_written_is_a_failure(tmp_path):
+def test_output_that_cannot_be_written_is_a_failure(environment):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            command(*TWO, "--epochs", 1, "--quiet"), stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        done = run_to(full, environment)
     assert done.returncode == 1
     assert_one_line(done.stderr, "train", "No space left on device")
 

@@ -221,7 +221,7 @@ def test_class_labels_in_and_out(classes):
     assert named.accuracy(X, wrong) == 0.0
 
 
-@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy 1 has no StringDType")
+@pytest.mark.skipif(np.__version__ < "2", reason="NumPy 1 has no StringDType")
 def test_numpy_2_strings():
     strings = np.array(CLASSES, np.dtypes.StringDType())
     model = make_model(classes=strings)

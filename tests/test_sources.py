@@ -165,6 +165,10 @@ def save_npz(**arrays):
             "labels beside class_names, wanted 0 to 1",
         ),
         (
+            {"X": np.zeros((2, 2)), "y": [0, -1], "class_names": ["a", "b"]},
+            "labels beside class_names, wanted 0 to 1",
+        ),
+        (
             {"X": np.zeros((1, 2)), "y": [0], "X_test": np.zeros((1, 3)), "y_test": [0]},
             r"examples of shape \(3,\) to test, \(2,\) to train",
         ),

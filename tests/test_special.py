@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.exceptions import AxisError
 from problems import LAYOUTS, Unchanged, assert_same_bits, run_python
-from tolerances import eps
+from tolerances import eps, tiny
 
 import softmax_ext
 from softmax_ext import special
@@ -711,6 +711,7 @@ def test_softmax_and_log_softmax_agree_with_scipy(face, data):
     dtype = data.draw(st.sampled_from([*RIGHT, *COMPLEX]))
     x = data.draw(hnp.arrays(dtype, SHAPES, elements=elements(dtype)))
     axis = data.draw(axes(x.ndim))
+    assume(x.shape.count(0) < 2)  # whether (0, 0) is refused for axis 0 is NumPy's affair
     for name in SOFTMAX_LIKE:
         results = both(name, x, axis=axis)
         if results is None:
@@ -722,10 +723,9 @@ def test_softmax_and_log_softmax_agree_with_scipy(face, data):
             worst = np.max(sum_condition(x, axis))
             assume(worst < 100)
             rtol *= worst
-        atol = 4 * eps(actual.dtype) if name == "log_softmax" else 0
-        np.testing.assert_allclose(
-            actual, expected, rtol=rtol, atol=atol * rtol / eps(actual.dtype)
-        )
+        # Of a probability near 1 SciPy's logarithm has no digits, of a subnormal one few are left.
+        atol = 4 * rtol if name == "log_softmax" else tiny(actual.dtype)
+        np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 @given(data=st.data())
@@ -735,7 +735,7 @@ def test_logsumexp_agrees_with_scipy(face, data):
     a = data.draw(hnp.arrays(dtype, SHAPES, elements=many))
     axis = data.draw(axes(a.ndim))
     # SciPy fails for no elements and several axes, and gives nothing the sign -1.
-    assume(a.size or (a.ndim == 1 and axis != ()) or isinstance(axis, int))
+    assume(a.size or isinstance(axis, int) or (axis is None and a.ndim == 1))
     options = {"keepdims": data.draw(st.booleans())}
     if a.size:
         options["return_sign"] = data.draw(st.booleans())

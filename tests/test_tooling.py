@@ -25,7 +25,10 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/README.md", "bench/README.md"]
+FOLDERS = ["src", "softmax_ext", "tests", "bench", "tools", ".ci"]
+#: Not there before make wrote them.
+WRITTEN_BY_MAKE = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-"
 TARGETS = {"demo", "test", "bench", "lint", "build", "peers", "clean", "distclean"}
 
 #: Every module of the package but the command's own entrance.
@@ -99,27 +102,34 @@ def test_documents_name_only_targets_that_are(document):
     assert named <= TARGETS
 
 
+def named_files(document: str) -> set[str]:
+    """Links of a document, and words in backquotes that look like a file of the project."""
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text(document))
+    words = {word.strip("'\"(),;:") for span in shell_commands(document) for word in span.split()}
+    # <isa> and * stand for several names; a leading - is an option, a $ a variable.
+    words = {word.split("::")[0] for word in words if not re.search(r"[<>*{}$=]|^[/~-]|://", word)}
+    ours = re.compile(
+        r"^(src|softmax_ext|tests|bench|tools|\.ci)/"
+        r"|\w\.(py|pyx|pxd|pyi|md|c|h|inc|toml|sh)$"
+    )
+    return {link for link in links if not re.match(r"[a-z]+:", link)} | set(
+        filter(ours.search, words)
+    )
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_files_that_are(document):
-    """A path in backquotes or in a link is there: from the root, or beside the document."""
-    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text(document))
-    named = [link for link in links if not re.match(r"[a-z]+:", link)]
-    for span in shell_commands(document):
-        for word in span.split():
-            word = word.strip("'\"(),;:")
-            # <isa> and * stand for several names; what make writes is not there before it ran.
-            if re.search(r"[<>*{}$=]|^/|^~|^-|://", word):
-                continue
-            if re.match(r"(\./)?(demo|bench/results|\.venv|dist|build)(/|$)", word):
-                continue
-            if re.search(
-                r"^(src|softmax_ext|tests|bench|tools|\.ci)/|\w\.(py|pyx|pxd|pyi|md|c|h|inc|toml|sh)(::\S*)?$",
-                word,
-            ):
-                named.append(word.split("::")[0])
-    # src/README.md says ops.py for softmax_ext/ops.py.
-    places = [ROOT, (ROOT / document).parent, ROOT / "softmax_ext"]
-    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    """Files may be named by their last parts: ops.py is softmax_ext/ops.py."""
+    ends = set()
+    for folder in (ROOT, *(ROOT / name for name in FOLDERS)):
+        for path in folder.glob("*") if folder == ROOT else folder.rglob("*"):
+            parts = path.relative_to(ROOT).parts
+            ends |= {"/".join(parts[i:]) for i in range(len(parts))}
+    missing = {
+        name
+        for name in named_files(document)
+        if name.rstrip("/") not in ends and not re.search(WRITTEN_BY_MAKE, name)
+    }
     assert not missing
 
 
