@@ -6,6 +6,10 @@ cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
     enum: SMX_STATS, SMX_PROB, SMX_LOG
 
+    ctypedef struct smx_ahead:
+        const void *const *rows
+        smx_idx n, bytes, row, at
+
     ctypedef struct smx_leaves:
         smx_idx lanes
         smx_idx row_block
@@ -24,17 +28,19 @@ cdef extern from "smx.h":
                          void *mx, int32_t *arg) noexcept nogil
         void logits(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                     smx_idx ldw, const void *b, void *L, smx_idx ldl,
-                    const void *const *next) noexcept nogil
+                    smx_ahead *ahead) noexcept nogil
         void logits_u8(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                        smx_idx ldw, const void *b, void *L, smx_idx ldl,
-                       const void *const *next) noexcept nogil
+                       smx_ahead *ahead) noexcept nogil
         void logits_few(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                         const void *W, double scale, const void *b, void *L,
                         smx_idx ldl) noexcept nogil
         void outer(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                   const void *const *B, void *out, smx_idx ldo) noexcept nogil
+                   const void *const *B, void *out, smx_idx ldo,
+                   smx_ahead *ahead) noexcept nogil
         void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                      const void *const *B, void *out, smx_idx ldo) noexcept nogil
+                      const void *const *B, void *out, smx_idx ldo,
+                   smx_ahead *ahead) noexcept nogil
 
     ctypedef struct smx_table:
         const char *name

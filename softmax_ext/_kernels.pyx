@@ -790,6 +790,7 @@ cdef class Block:
     cdef const void **xp    # where the rows are
     cdef const void **ahead  # where the next ones are
     cdef const void **wp    # where the rows of Wt are
+    cdef smx_ahead coming
     cdef idx ldl
 
     def __cinit__(self, LinearPass p, idx n_dxs, bint own_Wt):
@@ -905,18 +906,20 @@ cdef class LinearPass:
         cdef real *L = <real *>w.L
         cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
         cdef double total = 0
+        cdef smx_ahead *ahead
         with nogil:
             while at < hi and bad < 0:
                 n = self.next_block(&at, hi, &w.rows, &bad)
                 if bad >= 0 or n == 0:
                     continue
                 self.point[real](n, &w.rows, w.xp, <real *>w.xs)
+                ahead = self.look_ahead(at, hi, w)
                 for p in range(n_panels):
                     c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
                     if self.panelled:
                         self.pack[real](c0, c1, <real *>w.Wt)
                     self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, L, w.ldl,
-                                         self.look_ahead(at, hi, n, w.ahead))
+                                         ahead)
                 if self.job < LOSS:
                     self.emit[real](at - n, n, L, w.ldl, <real *>w.mx, &w.rows)
                     continue
@@ -926,10 +929,10 @@ cdef class LinearPass:
                 if self.job == GRADIENT:
                     if acc.db != NULL:
                         add_rows[real](n, c, L, w.ldl, acc.db)
-                    self.add_outer[real](n, c, L, w.ldl, w.xp, <real *>acc.at)
+                    self.add_outer[real](n, c, L, w.ldl, w.xp, <real *>acc.at, ahead)
                     if self.dX is not None:
                         memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                        self.k.outer(n, c, self.de, L, 1, w.ldl, w.wp, w.dxs, self.ldw)
+                        self.k.outer(n, c, self.de, L, 1, w.ldl, w.wp, w.dxs, self.ldw, NULL)
                         self.emit_dX[real](n, &w.rows, <real *>w.dxs)
         return total, n_correct, bad
 
@@ -982,18 +985,22 @@ cdef class LinearPass:
         for r in range(n, round_up(n, 4)):
             xp[r] = xp[n - 1]
 
-    cdef const void **look_ahead(self, idx at, idx hi, idx n, const void **ahead) noexcept nogil:
-        """Where the next n rows are (some may turn out to be ignored), for prefetching."""
+    cdef smx_ahead *look_ahead(self, idx at, idx hi, Block w) noexcept nogil:
+        """The rows of the next block (some may turn out to be ignored), for prefetching."""
         cdef idx r, i
         if not self.direct or at >= hi:
             return NULL
-        for r in range(round_up(n, 4)):
-            i = min(at + r, hi - 1)
-            ahead[r] = self.x_data + (i if self.pick == NULL else self.pick[i]) * self.xr
-        return ahead
+        w.coming.n = min(self.row_block, hi - at)
+        for r in range(w.coming.n):
+            i = at + r if self.pick == NULL else self.pick[at + r]
+            w.ahead[r] = self.x_data + i * self.xr
+        w.coming.rows = w.ahead
+        w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
+        w.coming.row = w.coming.at = 0
+        return &w.coming
 
     cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt, real *L,
-                        idx ldl, const void **ahead) noexcept nogil:
+                        idx ldl, smx_ahead *ahead) noexcept nogil:
         """Logits of the classes c0 to c1, whose rows of W transposed are in Wt."""
         cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
         if self.direct and self.x_code == U8:
@@ -1025,12 +1032,12 @@ cdef class LinearPass:
         return total
 
     cdef void add_outer(self, idx n, idx c, const real *G, idx ldl, const void **xp,
-                        real *acc) noexcept nogil:
+                        real *acc, smx_ahead *ahead) noexcept nogil:
         """acc (c, ldw) += the block's gradient of W."""
         if self.direct and self.x_code == U8:
-            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw)
+            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, ahead)
         else:
-            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw)
+            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, ahead)
 
     cdef void flip(self, idx c, real *acc, char *dW, idx sd, idx sc) noexcept nogil:
         """dW[:, :c] = x_scale * acc.T, undoing the leaves' place for the last columns."""
@@ -1323,9 +1330,9 @@ cdef class PanelGradient:
                 c0, c1 = i * p.panel, min(p.c, (i + 1) * p.panel)
                 if dx:
                     p.pack[real](c0, c1, Wt)
-                    p.k.outer(n, c1 - c0, p.de, G + c0 * ldl, 1, ldl, wp, dxs, p.ldw)
+                    p.k.outer(n, c1 - c0, p.de, G + c0 * ldl, 1, ldl, wp, dxs, p.ldw, NULL)
                 memset(tile, 0, (c1 - c0) * p.ldw * sizeof(real))
-                p.add_outer[real](n, c1 - c0, G + c0 * ldl, ldl, self.w.xp, tile)
+                p.add_outer[real](n, c1 - c0, G + c0 * ldl, ldl, self.w.xp, tile, NULL)
                 p.add_panel[real](c0, c1, tile, flipped, self.dW)
                 if self.acc.db != NULL:
                     add_rows[real](n, c1 - c0, G + c0 * ldl, ldl, self.acc.db + c0)

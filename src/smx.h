@@ -27,6 +27,13 @@ enum smx_mode {
     SMX_LOG = 2    /* out = log_softmax(x) */
 };
 
+/* Rows that will be wanted soon; leaves that get one fetch them towards L2 while they work. */
+typedef struct {
+    const void *const *rows; /* n rows of so many bytes */
+    smx_idx n, bytes;
+    smx_idx row, at; /* how far it has come */
+} smx_ahead;
+
 typedef struct {
     smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
     smx_idx row_block; /* rows per block that the fused loop likes while W stays in cache */
@@ -56,11 +63,11 @@ typedef struct {
 
     /* Class-major logits: L[c*ldl + r] = x[r] . Wt[c] + b[c] for r < n (n a multiple of 4), c < C.
        x: n pointers to rows of d >= lanes numbers (logits_u8: of d bytes). Wt: C rows of ldw.
-       b may be NULL. next: as many rows that will be wanted soon (prefetch hints), or NULL. */
+       b may be NULL. ahead may be NULL; the first half of its rows is fetched. */
     void (*logits)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                   smx_idx ldw, const void *b, void *L, smx_idx ldl, const void *const *next);
+                   smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
     void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                      smx_idx ldw, const void *b, void *L, smx_idx ldl, const void *const *next);
+                      smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
 
     /* The same, to the bit, for a few rows where turning W would cost more than the work: x (n, d)
        of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
@@ -70,11 +77,12 @@ typedef struct {
     /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d.
        The d % lanes last columns come, as one vector of the last `lanes` columns, at
        out[i*ldo + d - d % lanes]: of it the caller uses the last d % lanes numbers.
-       Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt. */
+       Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt.
+       ahead may be NULL; the rest of its rows is fetched. */
     void (*outer)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                  const void *const *B, void *out, smx_idx ldo);
+                  const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
     void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                     const void *const *B, void *out, smx_idx ldo);
+                     const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
 } smx_leaves;
 
 typedef struct {

@@ -40,12 +40,12 @@ from softmax_ext import reference
 
 # W of more than 8 MiB is worked on in panels of classes.
 LARGE_W = [
-    Case(5, 1000, 2300, "float32", with_dX=True),
+    Case(5, 1000, 2200, "float32"),
     Case(70, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),
-    Case(9, 700, 3300, "float32", "uint8", x_scale=1 / 255, reduction="none", rows=True),
+    Case(9, 700, 3100, "float32", "uint8", x_scale=1 / 255, reduction="none", rows=True),
 ]
-SMALL = cases(1, 120)
-ALL = SMALL + LARGE_W
+SMALL = cases(1, 90, budget=1e7)
+ALL = [*SMALL, LARGE_W[0]]
 
 
 def test_every_instruction_set_of_this_architecture_is_compiled_in():
@@ -279,19 +279,8 @@ def test_cross_entropy_with_the_classes_on_axis_1(kernels, shape, reduction, sof
 # All together ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_linear_cross_entropy(kernels, case):
-    p = Problem(case)
-    loss = kernels.linear_cross_entropy(**p.loss)
-    if case.reduction == "none":
-        assert (loss.dtype, loss.shape) == (case.dtype, (case.n,))
-    else:
-        assert type(loss) is float
-    assert_within(loss, oracle("linear_cross_entropy", p.loss), LinearTerms(p, p.loss).loss)
-
-
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_linear_cross_entropy_with_grad(kernels, case):
+@pytest.mark.parametrize("case", SMALL + LARGE_W, ids=str)
+def test_linear_cross_entropy_with_and_without_gradients(kernels, case):
     p = Problem(case)
     result = kernels.linear_cross_entropy_with_grad(**p.gradient)
     expected = oracle("linear_cross_entropy_with_grad", p.gradient)
@@ -299,11 +288,12 @@ def test_linear_cross_entropy_with_grad(kernels, case):
     n = len(p.picked["X"])
 
     assert type(result).__name__ == "LinearCrossEntropyResult"
-    if case.reduction == "none":
-        assert (result.loss.dtype, result.loss.shape) == (case.dtype, (n,))
-    else:
-        assert type(result.loss) is float
-    assert_within(result.loss, expected.loss, bounds.loss)
+    for loss in (result.loss, kernels.linear_cross_entropy(**p.picked)):
+        if case.reduction == "none":
+            assert (loss.dtype, loss.shape) == (case.dtype, (n,))
+        else:
+            assert type(loss) is float
+        assert_within(loss, expected.loss, bounds.loss)
 
     assert (result.dW.dtype, result.dW.shape) == (case.dtype, (case.d, case.c))
     assert result.dW.flags[f"{case.w_order}_CONTIGUOUS"]
@@ -327,7 +317,7 @@ def test_linear_cross_entropy_with_grad(kernels, case):
     assert abs(result.n_correct - expected.n_correct) <= undecided
 
 
-@pytest.mark.parametrize("case", ALL[::6] + LARGE_W, ids=str)
+@pytest.mark.parametrize("case", ALL[::6], ids=str)
 @pytest.mark.parametrize("form", ["tuple", "earlier-result", "some", "other-order"])
 def test_linear_cross_entropy_with_grad_out(kernels, case, form):
     p = Problem(case)
