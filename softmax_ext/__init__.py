@@ -17,7 +17,14 @@ from .model import SoftmaxModel
 from .ops import Kernels, default_kernels
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 from .threads import get_num_threads, num_threads, set_num_threads
-from .trainer import History, Trainer
+from .trainer import (
+    History,
+    HistoryRow,
+    StopTraining,
+    Trainer,
+    TrainingEvent,
+    TrainingInterrupted,
+)
 
 __version__ = "0.1.0"
 
@@ -35,17 +42,21 @@ predict_proba = kernels.predict_proba
 entropy = kernels.entropy
 kl_divergence = kernels.kl_divergence
 
-_SUBMODULES = ("datasets", "plots", "reference")
+_SUBMODULES = ("datasets", "plots", "reference", "special")
 
 __all__ = [
     "CrossEntropyResult",
     "DataFormatError",
     "History",
+    "HistoryRow",
     "Kernels",
     "LinearCrossEntropyResult",
     "ModelFormatError",
     "SoftmaxModel",
+    "StopTraining",
     "Trainer",
+    "TrainingEvent",
+    "TrainingInterrupted",
     "available_isas",
     "compiled_isas",
     "cross_entropy",

@@ -231,6 +231,7 @@ def _resumed_run(
         "momentum": trainer.momentum,
         "weight_decay": trainer.weight_decay,
         "seed": trainer.seed,
+        "average": trainer.average,
         "dtype": str(model.W.dtype),
         "x_scale": model.x_scale,
     }

@@ -20,6 +20,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "momentum": 0.0,
     "weight_decay": 0.0,
     "seed": 0,
+    "average": True,
 }
 
 
@@ -207,6 +208,12 @@ def _add_train(commands: Any) -> None:
             metavar="N" if convert is not _not_negative else "X",
             help=f"{what} (default: {TRAINING_DEFAULTS[name]})",
         )
+    group.add_argument(
+        "--average",
+        action=argparse.BooleanOptionalAction,
+        help="end with the mean of the last epoch's weights, not with the last step's"
+        " (default: --average)",
+    )
     group.add_argument(
         "--dtype", choices=["float32", "float64"], help="of the weights (default: float32)"
     )

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 import softmax_ext
 
 from .arguments import Array, as_array, as_axes
+from .divergence import log_ratio
 
 __all__ = ["entr", "kl_div", "log_softmax", "logsumexp", "rel_entr", "softmax"]
 
@@ -433,7 +434,7 @@ def _entr(x: Array) -> Array:
 
 def _rel_entr(x: Array, y: Array) -> Array:
     """`rel_entr` of float64."""
-    return _by_sign(x, y, x * _log_ratio(x, y), 0)
+    return _by_sign(x, y, x * log_ratio(x, y), 0)
 
 
 def _kl_div(x: Array, y: Array) -> Array:
@@ -448,18 +449,9 @@ def _kl_div(x: Array, y: Array) -> Array:
         series = series * (s * s) + 1 / (2 * k + 3)
     near = x * (d * s - 2 * s**3 * series)
     middle = x * (d - np.log1p(d))
-    far = x * _log_ratio(x, y) + (y - x)
+    far = x * log_ratio(x, y) + (y - x)
     result = np.where((d > -0.6) & (d < 3), middle, far)
     return _by_sign(x, y, np.where(np.abs(s) < 0.2, near, result), y)
-
-
-def _log_ratio(x: Array, y: Array) -> Array:
-    """log(x / y) for x > 0, y > 0, accurate also where x / y is near 1, overflows or underflows."""
-    ratio = x / y
-    info = np.finfo(np.float64)
-    inside = (ratio >= info.tiny) & (ratio <= info.max)
-    result = np.where(inside, np.log(ratio), np.log(x) - np.log(y))
-    return np.where((ratio >= 0.5) & (ratio <= 2), np.log1p((x - y) / y), result)
 
 
 def _by_sign(x: Array, y: Array, positive: Array, at_zero: Any) -> Array:

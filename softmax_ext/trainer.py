@@ -218,11 +218,20 @@ class Trainer:
         on Ctrl-C. `Trainer.resume` goes on from it. Once weights are not finite it stays as is.
     kernels : object with the kernels' functions, optional
         What computes. None: the model's kernel set.
+    average : bool, optional
+        End with the mean of the weights after each step of the last epoch (Polyak and Ruppert)
+        instead of the last ones, which swing with the last few minibatches. What was recorded
+        during training stays as it was; the last validation sees the mean.
 
     Raises
     ------
     ValueError, TypeError
         If an argument is out of its range.
+
+    References
+    ----------
+    .. [1] B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by averaging",
+       SIAM J. Control Optim. 30 (1992).
 
     Examples
     --------
@@ -249,6 +258,7 @@ class Trainer:
         callbacks: Sequence[Any] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         kernels: Any = None,
+        average: bool = False,
     ) -> None:
         self.epochs = _check_int("epochs", epochs, 0)
         self.batch_size = _check_int("batch_size", batch_size, 1)
@@ -261,6 +271,7 @@ class Trainer:
         _listeners(self.callbacks)  # refuses what cannot be called
         self.checkpoint = None if checkpoint is None else os.fspath(checkpoint)
         self.kernels = kernels
+        self.average = bool(average)
         self._run: _Run | None = None
         self._resumed = False
 
@@ -468,6 +479,8 @@ class Trainer:
         loss_and_gradient = kernels.linear_cross_entropy_with_grad
         batch_size, rate = self.batch_size, self._rate(run.epoch + 1)
         result = None
+        if self.average and run.epoch + 1 == self.epochs and not run.batch:
+            run.sgd.start_averaging()
         started = time.perf_counter() - run.seconds
         order = run.draw_order(data.n_rows, self.shuffle)
         try:
@@ -501,6 +514,10 @@ class Trainer:
     ) -> None:
         """Validate, add the epoch's row to the history, and write the checkpoint."""
         validation_loss = validation_accuracy = math.nan
+        if run.sgd.sums is not None:
+            guard.hold()
+            run.sgd.finish_averaging(run.batch)
+            guard.release()
         if validation is not None:
             X, W, b, x_scale = validation.X, run.model.W, run.model.b, run.model.x_scale
             target = validation.target
@@ -570,6 +587,7 @@ class Trainer:
             "weight_decay": self.weight_decay,
             "shuffle": int(self.shuffle),
             "seed": -1 if self.seed is None else self.seed,
+            "average": int(self.average),
         }
         arrays = {name: np.array(value) for name, value in settings.items()}
         _npz.write(self.checkpoint, _FILE_KIND, _FILE_VERSION, {**arrays, **run.to_arrays()})
@@ -656,6 +674,18 @@ class _SGD:
         self.parameters = _parameters(model)
         self.velocities = [np.zeros_like(p) if momentum else None for p in self.parameters]
         self._products = [np.empty_like(p) if weight_decay else None for p in self.parameters]
+        # While the weights are being averaged: their sums over the epoch's steps.
+        self.sums: list[NDArray[np.float64]] | None = None
+
+    def start_averaging(self) -> None:
+        self.sums = [np.zeros(p.shape) for p in self.parameters]
+
+    def finish_averaging(self, n_steps: int) -> None:
+        """Put the mean of the weights of so many steps in their place."""
+        assert self.sums is not None
+        for parameter, total in zip(self.parameters, self.sums, strict=True):
+            parameter[...] = total / n_steps
+        self.sums = None
 
     def step(self, gradients: tuple[NDArray[Any] | None, ...], rate: float) -> None:
         """Change the parameters in place; the gradients are used up."""
@@ -673,6 +703,9 @@ class _SGD:
             else:
                 gradient *= rate
             parameter -= gradient
+        if self.sums is not None:
+            for total, parameter in zip(self.sums, self.parameters, strict=True):
+                total += parameter
 
 
 class _Run:
@@ -763,9 +796,11 @@ class _Run:
         arrays["generator_state"] = _pack_generator_state(self.generator_state)
         arrays["history"] = np.array(list(self.history), np.float64).reshape(-1, len(_COLUMNS))
         arrays["data"] = np.array(self.data)
-        for name, velocity in zip(_OPTIONAL_ENTRIES, self.sgd.velocities, strict=False):
+        for name, velocity in zip(_VELOCITY_ENTRIES, self.sgd.velocities, strict=False):
             if velocity is not None:
                 arrays[name] = velocity
+        for name, total in zip(_SUM_ENTRIES, self.sgd.sums or (), strict=False):
+            arrays[name] = total
         return arrays
 
     def restore(self, entries: dict[str, NDArray[Any]]) -> None:
@@ -780,7 +815,7 @@ class _Run:
         if history.shape != (self.epoch, len(_COLUMNS)):
             raise ValueError(f"a history of shape {history.shape} after {self.epoch} epochs")
         self.history = History([HistoryRow(int(row[0]), *row[1:]) for row in history.tolist()])
-        for name, velocity in zip(_OPTIONAL_ENTRIES, self.sgd.velocities, strict=False):
+        for name, velocity in zip(_VELOCITY_ENTRIES, self.sgd.velocities, strict=False):
             stored = entries.get(name)
             if (stored is None) != (velocity is None):
                 raise ValueError(f"{name} and momentum do not fit each other")
@@ -788,6 +823,12 @@ class _Run:
                 if stored.shape != velocity.shape or stored.dtype != velocity.dtype:
                     raise ValueError(f"{name}: {stored.dtype} of shape {stored.shape}")
                 velocity[...] = stored
+        if "sum_W" in entries:
+            self.sgd.start_averaging()
+            for name, total in zip(_SUM_ENTRIES, self.sgd.sums or (), strict=False):
+                if name not in entries or entries[name].shape != total.shape:
+                    raise ValueError(f"{name}: missing, or not of shape {total.shape}")
+                total[...] = entries[name]
 
 
 class _InterruptGuard:
@@ -856,6 +897,7 @@ _SETTINGS = {
     "weight_decay": "f",
     "shuffle": "i",
     "seed": "i",  # -1: None
+    "average": "i",
 }
 _REQUIRED_ENTRIES = {
     **_SETTINGS,
@@ -866,7 +908,9 @@ _REQUIRED_ENTRIES = {
     "data": "U",
 }
 # In the order of the model's parameters.
-_OPTIONAL_ENTRIES = {"velocity_W": "f", "velocity_b": "f"}
+_VELOCITY_ENTRIES = ("velocity_W", "velocity_b")
+_SUM_ENTRIES = ("sum_W", "sum_b")
+_OPTIONAL_ENTRIES = dict.fromkeys((*_VELOCITY_ENTRIES, *_SUM_ENTRIES), "f")
 
 
 def _scalar(entries: dict[str, NDArray[Any]], name: str) -> Any:

@@ -166,7 +166,8 @@ def cases(seed, count, *, budget=3e7, **values):
         "with_dX": [False, True],
     }  # fmt: skip
     return [
-        _possible(dealt, budget, i) for i, dealt in enumerate(deck(seed, count, **everything | values))
+        _possible(dealt, budget, i)
+        for i, dealt in enumerate(deck(seed, count, **everything | values))
     ]
 
 
@@ -250,7 +251,7 @@ LAYOUTS = {
 }
 
 
-# Comparing ----------------------------------------------------------------------------------------
+# Comparing ---------------------------------------------------------------------------------------
 
 
 def assert_same_bits(actual, expected):
@@ -298,7 +299,7 @@ class Unchanged:
         assert after == self.before, "an argument was modified"
 
 
-# A fresh interpreter --------------------------------------------------------------------------------
+# A fresh interpreter -----------------------------------------------------------------------------
 
 
 def run_python(code, *, env=None, timeout=120, check=True):

@@ -77,7 +77,7 @@ def check_family(kernels, dtype, x, *, S=None, L=None, Z=None, rtol=0.0):
             np.testing.assert_allclose(result[row], Z, rtol)
 
 
-# 1. Values ------------------------------------------------------------------------------------------
+# 1. Values ---------------------------------------------------------------------------------------
 
 
 @each_float
@@ -394,7 +394,7 @@ def test_case_040_ragged_lists_are_refused(kernels):
             getattr(kernels, name)([[1.0, 2.0], [3.0]])
 
 
-# 2. Shapes, axes, memory ------------------------------------------------------------------------------
+# 2. Shapes, axes, memory -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis", [-1, None], ids=str)
@@ -676,7 +676,10 @@ def test_case_064_out_that_is_refused(kernels, name):
         (np.full((2, 3), 7, "float32"), "^out: .*float32.*float64"),
         (np.full((2, 3), 7, ">f8"), "^out: .*>f8"),
         (read_only(np.full((2, 3), 7.0)), "^out: .*read-only"),
-        (np.lib.stride_tricks.as_strided(np.full(4, 7.0), (2, 3), (8, 8)), "^out: .*overlaps itself"),
+        (
+            np.lib.stride_tricks.as_strided(np.full(4, 7.0), (2, 3), (8, 8)),
+            "^out: .*overlaps itself",
+        ),
     ]:
         with Unchanged(x, out), pytest.raises(ValueError, match=match):
             getattr(kernels, name)(x, out=out)
@@ -719,7 +722,9 @@ def test_case_066_offsets_of_more_than_2_31(kernels, huge, rng):
         labels = np.arange(shape[0]) % 3
         for name in FAMILY:
             for axis in (0, 1):
-                assert_same_bits(getattr(kernels, name)(far, axis), getattr(kernels, name)(near, axis))
+                assert_same_bits(
+                    getattr(kernels, name)(far, axis), getattr(kernels, name)(near, axis)
+                )
         W = rng.normal(size=(shape[1], 4)).astype("float32")
         given = kernels.linear_cross_entropy_with_grad(far, W, None, labels, with_dX=True)
         wanted = kernels.linear_cross_entropy_with_grad(near, W, None, labels, with_dX=True)
@@ -859,7 +864,7 @@ def test_case_071_the_control_register_is_left_alone(kernels, mxcsr, rng):
         assert mxcsr.get() & ~FLAGS == before
 
 
-# 3. Cross-entropy -------------------------------------------------------------------------------------
+# 3. Cross-entropy --------------------------------------------------------------------------------
 
 
 def losses_and_gradient(kernels, logits, target, **options):
@@ -1080,7 +1085,11 @@ def test_case_085_smoothing(kernels, dtype, e, c, rng):
 @each_float
 @pytest.mark.parametrize("c", [4, 100])
 def test_case_086_smoothing_with_class_weights(kernels, dtype, c, rng):
-    x, target, w = rng.normal(size=(5, c)).astype(dtype), rng.integers(0, c, 5), rng.uniform(0, 2, c)
+    x, target, w = (
+        rng.normal(size=(5, c)).astype(dtype),
+        rng.integers(0, c, 5),
+        rng.uniform(0, 2, c),
+    )
     options = {"label_smoothing": 0.2, "weight": w}
     expected = smoothed_losses(kernels, x, target, 0.2, w)
     losses, _ = losses_and_gradient(kernels, x, target, reduction="none", **options)
@@ -1342,9 +1351,13 @@ def test_case_107_sample_weights_multiply(kernels, dtype, c, rng):
     for soft in (target, np.eye(c)[target]):
         result = losses_and_gradient(kernels, x, soft, reduction="none", sample_weight=s)
         np.testing.assert_allclose(result[0], losses * s, 8 * eps(dtype))
-        np.testing.assert_allclose(result[1], gradient * s[:, None], 16 * eps(dtype), 8 * eps(dtype))
+        np.testing.assert_allclose(
+            result[1], gradient * s[:, None], 16 * eps(dtype), 8 * eps(dtype)
+        )
         mean, _ = losses_and_gradient(kernels, x, soft, sample_weight=s)
-        np.testing.assert_allclose(mean, (losses.astype(float) * s).sum() / s.sum(), 32 * eps(dtype))
+        np.testing.assert_allclose(
+            mean, (losses.astype(float) * s).sum() / s.sum(), 32 * eps(dtype)
+        )
 
 
 def test_case_108_the_mean_of_millions_in_float32(kernels):
@@ -1362,9 +1375,7 @@ def test_case_109_gradient_rows_sum_to_0(kernels, dtype, c, rng):
     x = rng.normal(0, 5, (50, c)).astype(dtype)
     for target in (rng.integers(0, c, 50), rng.dirichlet(np.ones(c), 50).astype(dtype)):
         for e in (0.0, 0.1):
-            _, dlogits = losses_and_gradient(
-                kernels, x, target, reduction="sum", label_smoothing=e
-            )
+            _, dlogits = losses_and_gradient(kernels, x, target, reduction="sum", label_smoothing=e)
             sums = dlogits.astype(float).sum(axis=1)
             assert (np.abs(sums) <= (4 + c) * eps(dtype)).all()
 
@@ -1391,7 +1402,7 @@ def test_case_111_linear_cross_entropy_is_linear_then_cross_entropy(kernels, dty
             np.testing.assert_allclose(loss, expected, rtol)
 
 
-# 4. Divergence and the linear layer -------------------------------------------------------------------
+# 4. Divergence and the linear layer --------------------------------------------------------------
 
 
 @each_float
@@ -1412,7 +1423,9 @@ def test_case_113_divergence_has_no_linear_terms(kernels, dtype):
     # scipy.special.kl_div(0, 1) is 1, as it adds q - p.
     assert kernels.kl_divergence(np.zeros(1, dtype), np.ones(1, dtype)) == 0
     half = np.full(1, 0.5, dtype)
-    np.testing.assert_allclose(kernels.kl_divergence(half, half / 2), 0.5 * np.log(2), 4 * eps(dtype))
+    np.testing.assert_allclose(
+        kernels.kl_divergence(half, half / 2), 0.5 * np.log(2), 4 * eps(dtype)
+    )
 
 
 def test_case_114_divergence_is_not_averaged(kernels, rng):
@@ -1436,7 +1449,9 @@ def test_case_115_no_features(kernels, x_dtype, dtype, c, rng):
     assert result.dW.shape == (0, c)
     assert result.dX.shape == (7, 0)
     np.testing.assert_allclose(result.loss, given.loss, 8 * eps(dtype))
-    np.testing.assert_allclose(result.db, given.dlogits.sum(axis=0), 16 * eps(dtype), 4 * eps(dtype))
+    np.testing.assert_allclose(
+        result.db, given.dlogits.sum(axis=0), 16 * eps(dtype), 4 * eps(dtype)
+    )
 
 
 @each_float

@@ -1,4 +1,4 @@
-"""Every refusal: the kind of error, and a sentence that says which argument, what came, what was wanted.
+"""Every refusal: the error, and a sentence that says which argument, what came, what was wanted.
 
 Whatever is refused is refused before anything is written: each refusal is tried with out= full of
 sevens, which must be there afterwards.
@@ -80,7 +80,11 @@ OPTIONS = [
     ({"target": ["cat"] * N}, TypeError, "^target: .*<U3.*integer"),
     ({"target": np.ma.zeros(N, int)}, TypeError, r"^target: .*masked.*\.filled\(\)"),
     ({"target": [0, 1, 3, 0, 1, 5]}, IndexError, r"^target: label 3 at row 2 is outside \[0, 3\)$"),
-    ({"target": [0, 1, 2, 0, -1, 7]}, IndexError, r"^target: label -1 at row 4 is outside \[0, 3\)$"),
+    (
+        {"target": [0, 1, 2, 0, -1, 7]},
+        IndexError,
+        r"^target: label -1 at row 4 is outside \[0, 3\)$",
+    ),
     ({"target": [-100, 1, 2, 0, 0, 9]}, IndexError, r"^target: label 9 at row 5 is outside"),
     ({"target": [-100, 1, 2, 0, 0, 2], "ignore_index": -1}, IndexError, "label -100 at row 0"),
     ({"weight": np.ones(2)}, ValueError, r"^weight: .*\(2,\).*\(3,\)"),
@@ -250,7 +254,7 @@ def test_divergence_of_shapes_that_do_not_fit(kernels):
         kernels.kl_divergence(np.ones(3), np.ones(2))
 
 
-# out= ----------------------------------------------------------------------------------------------------
+# out= --------------------------------------------------------------------------------------------
 
 BAD_OUT = {
     "shape": (lambda s: sevens((*s[:-1], s[-1] + 1)), ValueError, r"shape|\("),
@@ -258,9 +262,7 @@ BAD_OUT = {
     "big-endian": (lambda s: sevens(s, ">f8"), ValueError, ">f8"),
     "read-only": (lambda s: read_only(sevens(s)), ValueError, "read-only"),
     "overlapping-itself": (
-        lambda s: np.lib.stride_tricks.as_strided(sevens(99), s, (8,) * len(s))
-        if len(s) > 1
-        else np.lib.stride_tricks.as_strided(sevens(99), s, (0,)),
+        lambda s: np.lib.stride_tricks.as_strided(sevens(99), s, (8, 8) if len(s) == 2 else (0,)),
         ValueError,
         "overlaps itself",
     ),

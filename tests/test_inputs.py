@@ -31,9 +31,8 @@ def test_dtypes_of_the_linear_layer(kernels, x, w, b):
     assert logits.tolist() == wanted.tolist()
     assert kernels.predict_proba(X, W, bias).dtype == expected
     assert kernels.predict(X, W, bias).dtype == np.intp
-    result = kernels.linear_cross_entropy_with_grad(
-        X, W, bias, [0, 1], reduction="none", with_dX=True, weight=np.ones(2), sample_weight=np.ones(2)
-    )
+    options = {"reduction": "none", "weight": np.ones(2), "sample_weight": np.ones(2)}
+    result = kernels.linear_cross_entropy_with_grad(X, W, bias, [0, 1], with_dX=True, **options)
     for array in (result.loss, result.dW, result.db, result.dX):
         assert array is None or array.dtype == expected
     assert (result.db is None) == (b is None)
@@ -213,4 +212,3 @@ def test_x_scale_of_any_real_kind(kernels):
         assert_same_bits(kernels.linear(p.X, p.W, x_scale=scale), expected)
     assert_same_bits(kernels.linear(p.X, p.W, x_scale=1), kernels.linear(p.X, p.W))
     assert not kernels.linear(p.X, p.W, x_scale=0).any()
-

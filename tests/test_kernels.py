@@ -103,7 +103,7 @@ def test_predict_and_predict_proba(kernels, case):
     assert_same_bits(predicted, kernels.linear(**p.linear).argmax(axis=1))
 
 
-# Softmax along an axis ----------------------------------------------------------------------------
+# Softmax along an axis ---------------------------------------------------------------------------
 
 SHAPES = [
     *({"shape": (d["n"], d["c"]), "axis": -1} for d in deck(2, 40, n=NS, c=CS)),
@@ -216,7 +216,7 @@ def test_kl_divergence_broadcasts(kernels, rng):
     )
 
 
-# Cross-entropy of given logits --------------------------------------------------------------------
+# Cross-entropy of given logits -------------------------------------------------------------------
 
 
 def given_logits(case):
@@ -276,7 +276,7 @@ def test_cross_entropy_with_the_classes_on_axis_1(kernels, shape, reduction, sof
     assert_same_bits(kernels.cross_entropy(logits, target, **options), result.loss)
 
 
-# All together ---------------------------------------------------------------------------------------
+# All together ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", SMALL + LARGE_W, ids=str)
@@ -340,7 +340,7 @@ def test_linear_cross_entropy_with_grad_out(kernels, case, form):
     assert_same_bits(result, expected)
 
 
-# Which rows, which labels -----------------------------------------------------------------------------
+# Which rows, which labels ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", LABEL_DTYPES)

@@ -741,3 +741,55 @@ def test_a_trainer_that_has_not_trained_has_no_model():
     for name in ("model", "history"):
         with pytest.raises(AttributeError, match="has not trained a model yet"):
             getattr(trainer, name)
+
+
+class TestAveraging:
+    """average=True: the mean of the last epoch's weights instead of the last ones."""
+
+    def steps(self, epochs: int) -> list[np.ndarray]:
+        """The weights after each step of the last epoch of a plain run."""
+        X, y = np.eye(6, dtype=np.float32), np.arange(6) % 3
+        seen: list[np.ndarray] = []
+
+        class Watch:
+            def on_batch_end(self, event: object) -> None:
+                seen.append(event.model.W.astype(np.float64))  # type: ignore[attr-defined]
+
+        model = SoftmaxModel.zeros(6, 3)
+        Trainer(epochs=epochs, batch_size=2, callbacks=[Watch()]).fit(model, X, y)
+        return seen[-3:]
+
+    def test_the_model_ends_with_the_mean_of_the_last_epochs_steps(self) -> None:
+        X, y = np.eye(6, dtype=np.float32), np.arange(6) % 3
+        model = SoftmaxModel.zeros(6, 3)
+        history = Trainer(epochs=4, batch_size=2, average=True).fit(model, X, y)
+        plain = Trainer(epochs=4, batch_size=2).fit(SoftmaxModel.zeros(6, 3), X, y)
+        np.testing.assert_array_equal(model.W, np.mean(self.steps(4), axis=0).astype(np.float32))
+        np.testing.assert_array_equal(history.train_loss, plain.train_loss)
+
+    def test_the_last_validation_sees_the_mean(self) -> None:
+        X, y = np.eye(6, dtype=np.float32), np.arange(6) % 3
+        model = SoftmaxModel.zeros(6, 3)
+        trainer = Trainer(epochs=3, batch_size=2, average=True)
+        history = trainer.fit(model, X, y, validation_data=(X, y))
+        assert history.validation_loss[-1] == model.loss(X, y)
+
+    def test_a_run_stopped_within_the_last_epoch_resumes_bitwise(self, tmp_path) -> None:
+        X, y = np.eye(6, dtype=np.float32), np.arange(6) % 3
+        whole = SoftmaxModel.zeros(6, 3)
+        Trainer(epochs=3, batch_size=2, average=True, momentum=0.5).fit(whole, X, y)
+
+        class Stop:
+            def on_batch_end(self, event: object) -> None:
+                if event.epoch == 3 and event.batch == 2:  # type: ignore[attr-defined]
+                    raise softmax_ext.StopTraining
+
+        path = tmp_path / "run.npz"
+        part = SoftmaxModel.zeros(6, 3)
+        Trainer(
+            epochs=3, batch_size=2, average=True, momentum=0.5, callbacks=[Stop()], checkpoint=path
+        ).fit(part, X, y)
+        trainer = Trainer.resume(path)
+        trainer.fit(trainer.model, X, y)
+        assert trainer.model.W.tobytes() == whole.W.tobytes()
+        assert trainer.model.b.tobytes() == whole.b.tobytes()

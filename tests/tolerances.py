@@ -73,7 +73,7 @@ def units(kernel, dtype):
 
 
 def softmax_slack(z, dtype):
-    """Relative error of exp(z) from the rounding of z itself, in the float64 oracle or reference."""
+    """Relative error of exp(z) from the rounding of z itself, in the oracle and the reference."""
     return np.where(np.isfinite(z), np.abs(z), 0) * eps(dtype)
 
 
