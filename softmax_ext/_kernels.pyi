@@ -30,7 +30,15 @@ class Target:
 @final
 class Softmax:
     def __init__(
-        self, isa: str, mode: int, x: _Array, out: _Array | None, lse: _Array | None
+        self,
+        isa: str,
+        mode: int,
+        shape: tuple[int, ...],
+        x: _Array,
+        x_strides: tuple[int, ...],
+        out: _Array | None,
+        out_strides: tuple[int, ...],
+        lse: _Array | None,
     ) -> None: ...
     def run(self, lo: int, hi: int) -> None: ...
 

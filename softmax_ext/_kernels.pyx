@@ -424,22 +424,26 @@ cdef idx count_correct(Target t, idx n, Rows *rows) noexcept nogil:
 
 @cython.final
 cdef class Softmax:
-    """softmax, log_softmax or logsumexp of an (A, B, C) array over C, for a range of its A*B rows.
+    """softmax, log_softmax or logsumexp over C of arrays walked as (A, B, C), for a range of the
+    A*B rows.
 
-    x: native float32 or float64, any strides. out: same type and shape (PROB, LOG), may be x.
-    lse: (A, B) for STATS.
+    x: native float32 or float64. out: same type (PROB, LOG), may be x. Each with its strides in
+    bytes for the walk. lse: (A*B,) contiguous for STATS.
     """
     cdef cnp.ndarray x, out, lse
     cdef smx_leaves *k
     cdef int mode
     cdef bint f64
-    cdef idx nb, c
+    cdef idx nb, c, xa, xb, xc, oa, ob, oc
 
-    def __init__(self, str isa, int mode, cnp.ndarray x, cnp.ndarray out, cnp.ndarray lse):
+    def __init__(self, str isa, int mode, tuple shape, cnp.ndarray x, tuple x_strides,
+                 cnp.ndarray out, tuple out_strides, cnp.ndarray lse):
         self.f64 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64
         self.k = leaves_of(isa, self.f64)
         self.mode, self.x, self.out, self.lse = mode, x, out, lse
-        self.nb, self.c = x.shape[1], x.shape[2]
+        self.nb, self.c = shape[1], shape[2]
+        self.xa, self.xb, self.xc = x_strides
+        self.oa, self.ob, self.oc = out_strides
 
     def run(self, idx lo, idx hi):
         if self.f64:
@@ -457,34 +461,30 @@ cdef class Softmax:
         cdef real *block = <real *>s.take(ldc * (c if small else rb) * sizeof(real))
         cdef real *mx = <real *>s.take(rb * sizeof(real))
         cdef real *ls = <real *>s.take(rb * sizeof(real))
-        cdef char *x = <char *>cnp.PyArray_DATA(self.x)
+        cdef const char *x = <const char *>cnp.PyArray_DATA(self.x)
         cdef char *out = NULL if self.out is None else <char *>cnp.PyArray_DATA(self.out)
-        cdef idx xa = self.x.strides[0], xb = self.x.strides[1], xc = self.x.strides[2]
-        cdef idx oa = 0, ob = 0, oc = 0, la = 0, lb = 0
-        cdef char *lse = NULL
+        cdef real *lse = NULL if self.lse is None else <real *>cnp.PyArray_DATA(self.lse)
+        cdef const char *xi
+        cdef char *oi
         cdef idx at = lo, a, b, n
-        if self.out is not None:
-            oa, ob, oc = self.out.strides[0], self.out.strides[1], self.out.strides[2]
-        if self.lse is not None:
-            lse = <char *>cnp.PyArray_DATA(self.lse)
-            la, lb = self.lse.strides[0], self.lse.strides[1]
         with nogil:
             while at < hi:
                 a, b = at // self.nb, at % self.nb
                 n = min(min(self.nb - b, hi - at), rb)
+                xi = x + a * self.xa + b * self.xb
+                oi = out + a * self.oa + b * self.ob
                 if small:
-                    self.cols_block[real](n, x + a * xa + b * xb, xb, xc, out + a * oa + b * ob,
-                                          ob, oc, block, ldc, mx, ls)
+                    self.cols_block[real](n, xi, oi, block, ldc, mx, ls)
                 else:
-                    self.rows_block[real](n, x + a * xa + b * xb, xb, xc, out + a * oa + b * ob,
-                                          ob, oc, block, ldc, mx, ls)
-                if self.lse is not None:
-                    write_lse(n, mx, ls, lse + a * la + b * lb, lb)
+                    self.rows_block[real](n, xi, oi, block, ldc, mx, ls)
+                if lse != NULL:
+                    write_lse(n, mx, ls, lse + at)
                 at += n
 
-    cdef void cols_block(self, idx n, const char *x, idx xb, idx xc, char *out, idx ob, idx oc,
-                         real *block, idx ldc, real *mx, real *ls) noexcept nogil:
+    cdef void cols_block(self, idx n, const char *x, char *out, real *block, idx ldc, real *mx,
+                         real *ls) noexcept nogil:
         """Few classes: class-major, through scratch unless the array is class-major already."""
+        cdef idx xb = self.xb, xc = self.xc, ob = self.ob, oc = self.oc
         if xb == sizeof(real) and xc % <idx>sizeof(real) == 0 and xc >= 0 and (
                 self.mode == SMX_STATS or (ob == sizeof(real) and oc % <idx>sizeof(real) == 0)):
             self.k.softmax_cols(self.mode, n, self.c, x, xc // <idx>sizeof(real), NULL, NULL,
@@ -496,9 +496,10 @@ cdef class Softmax:
         if self.mode != SMX_STATS:
             scatter[real](self.k, n, self.c, block, 1, ldc, out, ob, oc)
 
-    cdef void rows_block(self, idx n, const char *x, idx xb, idx xc, char *out, idx ob, idx oc,
-                         real *block, idx ldc, real *mx, real *ls) noexcept nogil:
+    cdef void rows_block(self, idx n, const char *x, char *out, real *block, idx ldc, real *mx,
+                         real *ls) noexcept nogil:
         """Many classes: row by row, through scratch unless a row's classes are side by side."""
+        cdef idx xb = self.xb, xc = self.xc, ob = self.ob, oc = self.oc
         cdef idx size = sizeof(real), ldx, ldo
         cdef const real *src = <const real *>x
         cdef real *dst = <real *>out
@@ -579,13 +580,11 @@ cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept nogil:
     return max(lanes, min(64, n // lanes * lanes))
 
 
-cdef void write_lse(idx n, const real *mx, const real *ls, char *out, idx step) noexcept nogil:
+cdef void write_lse(idx n, const real *mx, const real *ls, real *out) noexcept nogil:
     cdef idx r
-    cdef real z
     for r in range(n):
         # An infinite maximum is the log-sum-exp; a NaN in the row has made the maximum NaN.
-        z = mx[r] if mx[r] - mx[r] != 0 else mx[r] + ls[r]
-        memcpy(out + r * step, &z, sizeof(real))
+        out[r] = mx[r] if mx[r] - mx[r] != 0 else mx[r] + ls[r]
 
 
 cdef void gather(smx_leaves *k, idx n, idx c, const char *x, idx xb, idx xc,

@@ -148,9 +148,16 @@ def _collapse(
     return out_shape, out_steps
 
 
-def three_axes(arrays: list[Array], axes: tuple[int, ...]) -> list[Array] | None:
-    """Views (A, B, C) of arrays of one shape, C over `axes`; None if no such views exist."""
+def three_axes(
+    arrays: list[Array], axes: tuple[int, ...]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]] | None:
+    """How to walk arrays of one shape as (A, B, C), C over `axes`.
+
+    Returns that shape and the arrays' strides for it; None if three strides do not suffice.
+    """
     first = arrays[0]
+    if first.ndim == 2 and axes == (1,):  # what nearly everybody wants
+        return (1, *first.shape), [(0, *a.strides) for a in arrays]
     lead = [i for i in range(first.ndim) if i not in axes]
     shape, steps = _collapse(
         [first.shape[i] for i in lead], [tuple(a.strides[i] for a in arrays) for i in lead]
@@ -164,20 +171,15 @@ def three_axes(arrays: list[Array], axes: tuple[int, ...]) -> list[Array] | None
     while len(shape) < 2:
         shape.insert(0, 1)
         steps.insert(0, item)
-    if not c_shape:
-        c_shape, c_steps = [1], [item]
-    full = (*shape, *c_shape)
-    return [
-        np.lib.stride_tricks.as_strided(a, full, tuple(s[k] for s in (*steps, *c_steps)))
-        for k, a in enumerate(arrays)
-    ]
+    all_steps = [*steps, *(c_steps or [item])]
+    return (*shape, *(c_shape or [1])), [tuple(s[k] for s in all_steps) for k in range(len(arrays))]
 
 
 def rows_first(x: Array, axes: tuple[int, ...]) -> Array:
-    """A copy of x as (1, rows, C)."""
+    """A copy of x as (rows, C)."""
     moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
     c = math.prod(x.shape[i] for i in axes)
-    return np.ascontiguousarray(moved).reshape(1, -1, c)
+    return np.ascontiguousarray(moved).reshape(-1, c)
 
 
 # ------------------------------------------------------------------------ arguments together

@@ -196,10 +196,12 @@ class Kernels:
         elif math.prod(a.shape[i] for i in axes) == 1:
             result = a.reshape(shape).copy()  # the same bits, -0.0 included
         else:
-            views = three_axes([a], axes)
-            rows = views[0] if views else rows_first(a, axes)
-            lse = np.empty(rows.shape[:2], a.dtype)
-            self._run_softmax(STATS, rows, None, lse)
+            walk = three_axes([a], axes)
+            if walk is None:
+                a = rows_first(a, axes)
+                walk = three_axes([a], (1,))
+            lse = np.empty(math.prod(shape), a.dtype)
+            self._run_softmax(STATS, walk, a, None, lse)
             result = lse.reshape(shape)
         if half:
             result = _to_half(result)
@@ -230,12 +232,12 @@ class Kernels:
         if 0 in over and 0 not in lead:
             raise ValueError("zero-size array to reduction operation maximum which has no identity")
         if a.size:
-            views = three_axes([a, result], axes)
-            if views is not None:
-                self._run_softmax(mode, views[0], views[1], None)
+            walk = three_axes([a, result], axes)
+            if walk is not None:
+                self._run_softmax(mode, walk, a, result, None)
             else:
                 rows = rows_first(a, axes)
-                self._run_softmax(mode, rows, rows, None)
+                self._run_softmax(mode, three_axes([rows, rows], (1,)), rows, rows, None)
                 np.copyto(
                     result, np.moveaxis(rows.reshape(lead + over), range(len(lead), a.ndim), axes)
                 )
@@ -247,9 +249,12 @@ class Kernels:
             return out
         return result if result.ndim else result[()]
 
-    def _run_softmax(self, mode: int, x: Array, out: Array | None, lse: Array | None) -> None:
-        job = _kernels.Softmax(self.isa, mode, x, out, lse)
-        rows, c = x.shape[0] * x.shape[1], x.shape[2]
+    def _run_softmax(
+        self, mode: int, walk: Any, x: Array, out: Array | None, lse: Array | None
+    ) -> None:
+        shape, strides = walk
+        job = _kernels.Softmax(self.isa, mode, shape, x, strides[0], out, strides[-1], lse)
+        rows, c = shape[0] * shape[1], shape[2]
         step = max(1, SLICE_LOGITS // c)
         if rows <= step:
             job.run(0, rows)

@@ -22,7 +22,6 @@ Where SciPy 1.17 is wrong, or warns, we do otherwise:
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,6 @@ def softmax(x: ArrayLike, axis: Any = None) -> Any:
            [0.5, 0.5]])
     """
     x = as_array("x", x)
-    axis = _axis_of_number(axis) if x.ndim == 0 else axis
     if not _plain(x.dtype):
         return softmax_ext.kernels.softmax(x, axis)
     axes, wide = as_axes(axis, x.ndim), _widened(x)
@@ -122,7 +120,6 @@ def log_softmax(x: ArrayLike, axis: Any = None) -> Any:
     array([   0., -999.])
     """
     x = as_array("x", x)
-    axis = _axis_of_number(axis) if x.ndim == 0 else axis
     if not _plain(x.dtype):
         return softmax_ext.kernels.log_softmax(x, axis)
     axes, wide = as_axes(axis, x.ndim), _widened(x)
@@ -206,7 +203,7 @@ def logsumexp(
         value = softmax_ext.kernels.logsumexp(a, axis, keepdims=keepdims)
         if not return_sign:
             return value
-        return value, np.where(np.isnan(value), value, value != -np.inf).astype(dtype)[()]
+        return value, np.where(np.isnan(value), value, value != -np.inf)[()]
 
     axes = as_axes(axis, a.ndim)
     with np.errstate(all="ignore"):
@@ -239,13 +236,6 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _widened(a: Array) -> Array:
     """At least float64 or complex128."""
     return a.astype(np.result_type(a.dtype, np.float64), copy=False)
-
-
-def _axis_of_number(axis: Any) -> Any:
-    """NumPy's reductions let 0 and -1 name the axis of a number, which has none."""
-    if axis is None or isinstance(axis, (tuple, bool, np.bool_)):
-        return axis
-    return None if operator.index(axis) in (0, -1) else axis
 
 
 def _rows(a: Array, axes: tuple[int, ...]) -> Array:
@@ -476,10 +466,8 @@ def _elementwise(function: Any, arguments: dict[str, Any], out: Any, where: Any)
     with np.errstate(all="ignore"):
         # A Python number is of the dtype of the loop, as in NumPy.
         wide = [np.asarray(np.asarray(v, dtype), np.float64) for v in values]
-        result = function(*wide).astype(dtype)[()]
-        if out is None and where is True:
-            return result
-        return np.positive(result, out=out, where=where)
+        # NumPy's own ufunc sees to `out`, `where` and results without axes.
+        return np.positive(function(*wide).astype(dtype), out=out, where=where)
 
 
 # --------------------------------------------------------------------------------------- arguments

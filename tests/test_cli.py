@@ -134,7 +134,7 @@ def test_train_is_the_trainer(trained):
     path, _, _ = trained
     data = datasets.make_two_by_two(3000, seed=0)
     model = SoftmaxModel.zeros(4, 3, classes=data.class_names, x_scale=1 / 255)
-    sx.Trainer(epochs=3).fit(model, data.images, data.labels)
+    sx.Trainer(epochs=3, average=True).fit(model, data.images, data.labels)
     loaded = SoftmaxModel.load(path)
     np.testing.assert_array_equal(loaded.W, model.W)
     np.testing.assert_array_equal(loaded.b, model.b)
@@ -144,7 +144,17 @@ def test_train_is_the_trainer(trained):
 
 def test_train_hands_every_setting_on(run, without_pictures):
     words = ("--epochs", 2, "--batch-size", 100, "--learning-rate", 0.5, "--momentum", 0.9)
-    words += ("--weight-decay", 0.01, "--seed", 7, "--dtype", "float64", "--x-scale", "1/128")
+    words += (
+        "--weight-decay",
+        0.01,
+        "--seed",
+        7,
+        "--dtype",
+        "float64",
+        "--x-scale",
+        "1/128",
+        "--no-average",
+    )
     status, _, _ = run(*TWO, *words, "--report", "report", "--threads", 1)
     assert status == 0
     data = datasets.make_two_by_two(3000, seed=0)
@@ -156,7 +166,13 @@ def test_train_hands_every_setting_on(run, without_pictures):
     settings = dict(re.findall(r"^\| ([a-z ]+) \| (.+) \|$", read("report/report.md"), flags=re.M))
     wanted = {"epochs": "2", "batch size": "100", "learning rate": "0.5", "momentum": "0.9"}
     wanted |= {"weight decay": "0.01", "seed": "7", "dtype": "float64", "x scale": "0.0078125"}
-    wanted |= {"threads": "1", "data": "two-by-two", "solver": "sgd", "model": "model.npz"}
+    wanted |= {
+        "average": "False",
+        "threads": "1",
+        "data": "two-by-two",
+        "solver": "sgd",
+        "model": "model.npz",
+    }
     assert settings.items() >= wanted.items()
 
 
@@ -294,8 +310,14 @@ def test_report_tells_the_results(trained):
         assert int(n) == np.sum(labels == name)
         assert recall == f"{right / np.sum(labels == name):.1%}"
         assert precision == f"{right / np.sum(predicted == name):.1%}"
-    for true, taken, count in re.findall(r"^\* (\w+) taken for (\w+): (\d+)$", text, flags=re.M):
+    confusions = re.findall(r"^\* (\w+) taken for (\w+): (\d+)$", text, flags=re.M)
+    for true, taken, count in confusions:
         assert int(count) == np.sum((labels == true) & (predicted == taken))
+    counts = [int(count) for *_, count in confusions]
+    pairs = np.unique(
+        [f"{a} {b}" for a, b in zip(labels, predicted, strict=True) if a != b], return_counts=True
+    )[1]
+    assert counts == sorted(pairs.tolist(), reverse=True)[:5]
     assert f"| softmax_ext | {sx.__version__} |" in text
     assert f"| NumPy | {np.__version__} |" in text
 
@@ -378,6 +400,14 @@ def on_terminal(words, folder):
     return process.returncode, shown.decode()
 
 
+def as_left_by_carriage_returns(line):
+    """A line as a terminal shows it: what follows a carriage return covers what was there."""
+    left = ""
+    for piece in line.split("\r"):
+        left = piece + left[len(piece) :]
+    return left.rstrip()
+
+
 def test_terminal_gets_a_bar_with_loss_accuracy_and_speed(tmp_path):
     pytest.importorskip("tqdm")
     status, shown = on_terminal(command(*TWO, "--epochs", 2, "--batch-size", 1), tmp_path)
@@ -389,10 +419,11 @@ def test_terminal_gets_a_bar_with_loss_accuracy_and_speed(tmp_path):
     )
     assert bars
     assert any(" 100%|" in bar for bar in bars)
-    # The lines of a log are there as well, and no bar is left where one was.
-    assert shown.count("test loss") == 2
-    assert re.search(r"\r\n?test accuracy 0\.\d{4}\r\n$", shown)
-    assert "%|" not in shown.rsplit("\r\n", 6)[-5]
+    # What is left in the end are the lines of a log; no bar, and no rest of one.
+    left = [as_left_by_carriage_returns(line) for line in shown.split("\r\n")]
+    assert not any("%|" in line for line in left)
+    assert sum(bool(re.fullmatch(r"epoch [12]/2: .* examples/s", line)) for line in left) == 2
+    assert re.fullmatch(r"test accuracy 0\.\d{4}", left[-2])
 
 
 def test_terminal_without_tqdm_gets_lines(tmp_path):
@@ -452,6 +483,19 @@ def test_interrupted_training_says_how_to_go_on_and_ends_bitwise_the_same(
     assert len(read("report/history.csv").splitlines()) == 7
 
 
+@pytest.mark.parametrize("resume", [["--resume", "run.npz"], ["--resume=run.npz"], ["--resume"]])
+def test_resumed_and_interrupted_again_the_advice_is_to_resume_once(
+    run, press_ctrl_c_at, checkpoint, resume
+):
+    press_ctrl_c_at(4)
+    status, _, err = run(*TWO, *resume, "--epochs", 9, "--checkpoint", checkpoint)
+    assert status == 130
+    assert err.endswith(
+        "go on with: softmax-ext train --data two-by-two --epochs 9 --checkpoint run.npz"
+        " --resume run.npz\n"
+    )
+
+
 def test_ctrl_c_from_outside_ends_with_130_and_one_line(tmp_path):
     words = command(*TWO, "--epochs", 10**6, "--checkpoint", "run.npz")
     with subprocess.Popen(
@@ -478,8 +522,9 @@ def test_ctrl_c_elsewhere_ends_with_130_too(run, monkeypatch):
 
 @pytest.fixture
 def checkpoint(run):
-    """A kept checkpoint, after 2 epochs of 2."""
-    assert run(*TWO, "--epochs", 2, "--seed", 5, "--checkpoint", "run.npz")[0] == 0
+    """A kept checkpoint, after 2 epochs of 2, with the weights of the last step."""
+    words = ("--epochs", 2, "--seed", 5, "--no-average", "--checkpoint", "run.npz")
+    assert run(*TWO, *words)[0] == 0
     assert os.path.exists("run.npz")
     return "run.npz"
 
@@ -488,7 +533,7 @@ def test_resume_takes_the_settings_from_the_checkpoint_and_may_train_longer(run,
     status, _, _ = run(*TWO, "--resume", checkpoint, "--epochs", 4, "--model-out", "longer.npz")
     assert status == 0
     assert os.path.exists(checkpoint)  # named, so kept
-    run(*TWO, "--epochs", 4, "--seed", 5, "--model-out", "whole.npz")
+    run(*TWO, "--epochs", 4, "--seed", 5, "--no-average", "--model-out", "whole.npz")
     assert Path("longer.npz").read_bytes() == Path("whole.npz").read_bytes()
 
 
@@ -527,6 +572,13 @@ def test_resume_refuses_other_settings(run, checkpoint, option, value, was):
     assert_one_line(err, "train", option, checkpoint, was)
     status, _, _ = run(*TWO, "--resume", checkpoint, option, was)
     assert status == 0
+
+
+def test_resume_refuses_to_average_what_was_not_to_be(run, checkpoint):
+    status, _, err = run(*TWO, "--resume", checkpoint, "--average")
+    assert status == 1
+    assert_one_line(err, "train", "--average", checkpoint)
+    assert run(*TWO, "--resume", checkpoint, "--no-average")[0] == 0
 
 
 def test_resume_refuses_other_data(run, checkpoint):
@@ -740,13 +792,17 @@ def test_predict_looks_at_every_input_before_it_writes(run, trained, images):
 def nothing_here(monkeypatch, tmp_path):
     """A machine without Fashion-MNIST, and without a network."""
 
+    asked_for = []
+
     def no_network(url):
+        asked_for.append(url)
         raise OSError("no network")
 
     monkeypatch.setattr(datasets, "_SYSTEM_FOLDER", str(tmp_path / "system"))
     monkeypatch.setattr(datasets, "_open_url", no_network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SOFTMAX_EXT_DATA", raising=False)
+    return asked_for
 
 
 def test_data_find_lists_the_files(run, nothing_here, tmp_path):
@@ -766,6 +822,7 @@ def test_data_without_data_or_network_fails_in_one_line(run, nothing_here, actio
     status, _, err = run("data", action)
     assert status == 1
     assert_one_line(err, "data", "train-images-idx3-ubyte")
+    assert bool(nothing_here) == (action == "download")
 
 
 @pytest.mark.parametrize("action", ["verify", "describe"])
@@ -789,9 +846,11 @@ def test_data_verifies_and_describes_what_is_there(run):
 
 
 def test_train_without_data_or_network_fails_in_one_line(run, nothing_here):
-    status, _, err = run("train", "--no-download")
-    assert status == 1
-    assert_one_line(err, "train", "train-images-idx3-ubyte")
+    for words, downloads in ((["--no-download"], False), ([], True)):
+        status, _, err = run("train", *words)
+        assert status == 1
+        assert_one_line(err, "train", "train-images-idx3-ubyte")
+        assert bool(nothing_here) == downloads
 
 
 def test_bench_prints_a_line_for_each_case(run, monkeypatch):

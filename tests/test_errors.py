@@ -59,6 +59,8 @@ LINEAR = [
     ({"X": np.ma.zeros((N, D))}, TypeError, r"^X: .*masked.*\.filled\(\)"),
     ({"W": np.ma.zeros((D, C))}, TypeError, r"^W: .*masked.*\.filled\(\)"),
     ({"b": np.ma.zeros(C)}, TypeError, r"^b: .*masked.*\.filled\(\)"),
+    ({"x_scale": NAN}, ValueError, "^x_scale: .*nan.*number"),
+    ({"x_scale": -np.inf}, ValueError, "^x_scale: .*-inf.*number"),
     ({"x_scale": "2"}, TypeError, "^x_scale: .*str.*number"),
     ({"x_scale": None}, TypeError, "^x_scale: .*None.*number"),
     ({"x_scale": np.ones(2)}, TypeError, "^x_scale: .*ndarray.*number"),
