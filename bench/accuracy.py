@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module, metadata
 from pathlib import Path
@@ -34,7 +35,7 @@ BLOCK = 1 << 19
 PAIRS = 2000
 
 Array = NDArray[Any]
-Draw = Callable[[np.random.Generator, Any], Array]
+Draw = Callable[[np.random.Generator, Any], Any]
 Contender = Callable[[str, Array], Array]
 
 
@@ -111,7 +112,8 @@ class Exact:
     def _unit(self, size: Array) -> Array:
         """The distance of neighbouring numbers of this size, in x's dtype."""
         unit = np.ldexp(np.ones_like(size), np.frexp(size)[1] - self._info.nmant - 1)
-        return np.maximum(unit, self._info.smallest_subnormal)
+        unit[unit < self._info.smallest_subnormal] = self._info.smallest_subnormal
+        return unit
 
     def error(self, function: str, result: Array) -> float:
         """Largest error of a result, in ULP."""
@@ -124,16 +126,18 @@ class Exact:
 
 def contenders() -> dict[str, Contender]:
     """Ours with every instruction set, and the libraries that are installed."""
-    found: dict[str, Contender] = {}
-    for isa in sx.available_isas():
-        kernels = sx.Kernels(isa)
-        found[f"softmax_ext {isa}"] = lambda name, x, k=kernels: getattr(k, name)(x, axis=1)
+    found = {f"softmax_ext {isa}": _ours(isa) for isa in sx.available_isas()}
     for library, make in (("scipy", _scipy), ("torch", _torch), ("jax", _jax)):
         try:
             found[f"{library} {metadata.version(library)}"] = make()
         except ImportError:
             print(f"{library} is not installed: left out", file=sys.stderr)
     return found
+
+
+def _ours(isa: str) -> Contender:
+    kernels = sx.Kernels(isa)
+    return lambda name, x: getattr(kernels, name)(x, axis=1)
 
 
 def _scipy() -> Contender:
@@ -239,12 +243,11 @@ ELEMENTWISE = """
 def page(rows: int, who: dict[str, Contender], worst: Errors, count: dict[Any, int]) -> str:
     """Return the tables as Markdown."""
     total = sum(n for (dtype, _), n in count.items() if dtype == DTYPES[0])
-    parts = [
-        PAGE.format(
-            rows=rows, count=f"{total:,}", draws=", ".join(DRAWS), versions=_versions(),
-            limits=", ".join(f"{name} {limit}" for name, limit in LIMITS.items()),
-        )
-    ]  # fmt: skip
+    head = PAGE.format(
+        rows=rows, count=f"{total:,}", draws=", ".join(DRAWS), versions=_versions(),
+        limits=", ".join(f"{name} {limit}" for name, limit in LIMITS.items()),
+    )  # fmt: skip
+    parts = ["\n\n".join(textwrap.fill(part, 100) for part in head.split("\n\n")), "\n"]
     for dtype in DTYPES:
         rows_of = ", ".join(f"{count[dtype, c]:,}" for c in CLASSES)
         parts.append(f"\n## {dtype}\n\nRows for each C: {rows_of}.\n")

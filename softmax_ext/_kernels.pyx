@@ -1129,12 +1129,15 @@ cdef class SmallForward:
     def __init__(self, str isa):
         self.f32, self.f64 = leaves_of(isa, False), leaves_of(isa, True)
 
-    def __call__(self, int job, object X, object W, object b, double scale):
+    def __call__(self, int job, object X, object W, object b, object x_scale):
         cdef cnp.ndarray x, w, bias = None, out
+        cdef double scale
         cdef cnp.npy_intp[2] shape
         cdef int kind
-        if not (cnp.PyArray_CheckExact(X) and cnp.PyArray_CheckExact(W)):
+        if not (cnp.PyArray_CheckExact(X) and cnp.PyArray_CheckExact(W)
+                and type(x_scale) is float):
             return None
+        scale = x_scale
         x, w = <cnp.ndarray>X, <cnp.ndarray>W
         kind = cnp.PyArray_TYPE(w)
         if (not plain(x, 2) or not plain(w, 2)

@@ -105,8 +105,20 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(result))
 
 
+def as_number(name: str, value: Any) -> float:
+    if isinstance(value, (str, bytes)) or np.ndim(value) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: {type(value).__name__} came, a number was wanted")
+    return float(value)
+
+
+def as_integer(name: str, value: Any) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: {type(value).__name__} came, an integer was wanted")
+    return operator.index(value)
+
+
 def number_between(name: str, value: Any, low: float, high: float) -> float:
-    v = float(value)
+    v = as_number(name, value)
     if not low <= v <= high:
         raise ValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
     return v
@@ -186,7 +198,7 @@ def rows_first(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def finite(name: str, value: Any) -> float:
-    v = float(value)
+    v = as_number(name, value)
     if not math.isfinite(v):
         raise ValueError(f"{name}: {value} came, a finite number was wanted")
     return v
@@ -264,6 +276,9 @@ def as_rows(rows: Any, n: int) -> NDArray[np.int64]:
         raise TypeError(f"rows: dtype {r.dtype} came, integers were wanted{hint}")
     if r.ndim != 1:
         raise ValueError(f"rows: shape {r.shape} came, one axis was wanted")
+    if r.dtype == np.uint64 and r.size and r.max() >= n:
+        bad = int(np.flatnonzero(r >= n)[0])  # before it wraps around
+        raise IndexError(f"rows: index {r[bad]} at position {bad} is outside [{-n}, {n})")
     # A copy: nobody can change it between this check and its use.
     checked = np.array(r, np.int64)
     bad = _kernels.wrap_rows(checked, n)
@@ -296,7 +311,8 @@ def gradient_arrays(
     for name, g, shape in zip(("dW", "db", "dX"), given, wanted, strict=True):
         if shape is None:
             if g is not None:
-                raise ValueError(f"out ({name}): an array came, but there is no {name} to compute")
+                why = "there is no b" if name == "db" else "with_dX is False"
+                raise ValueError(f"out: an array for {name} came, but {why}")
             result.append(None)
         elif g is not None:
             result.append(as_out(f"out ({name})", g, shape, W.dtype))

@@ -8,7 +8,6 @@ operations.
 from __future__ import annotations
 
 import math
-import operator
 import os
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from .arguments import (
     as_array,
     as_axes,
     as_floating,
+    as_integer,
     as_layer,
     as_out,
     as_rows,
@@ -488,7 +488,7 @@ class Kernels:
         ignore_index: int,
         label_smoothing: float,
     ) -> Any:
-        ignore = operator.index(ignore_index)
+        ignore = as_integer("ignore_index", ignore_index)
         if not hard and ignore >= 0:
             raise ValueError(
                 f"ignore_index: {ignore} came with probabilities as target, which have no index"

@@ -434,10 +434,12 @@ def _kl_div(x: Array, y: Array) -> Array:
     # d - log(1 + d) = d s - 2 s^3 (1/3 + s^2/5 + s^4/7 + ...).
     d = (y - x) / x
     s = d / (2 + d)
+    square = s * s
     series = np.zeros_like(s)
     for k in reversed(range(KL_TERMS)):
-        series = series * (s * s) + 1 / (2 * k + 3)
-    near = x * (d * s - 2 * s**3 * series)
+        series *= square
+        series += 1 / (2 * k + 3)
+    near = x * (d * s - 2 * s * square * series)
     middle = x * (d - np.log1p(d))
     far = x * log_ratio(x, y) + (y - x)
     result = np.where((d > -0.6) & (d < 3), middle, far)
@@ -465,9 +467,21 @@ def _elementwise(function: Any, arguments: dict[str, Any], out: Any, where: Any)
     dtype = np.dtype(np.float32 if single else np.float64)
     with np.errstate(all="ignore"):
         # A Python number is of the dtype of the loop, as in NumPy.
-        wide = [np.asarray(np.asarray(v, dtype), np.float64) for v in values]
-        # NumPy's own ufunc sees to `out`, `where` and results without axes.
-        return np.positive(function(*wide).astype(dtype), out=out, where=where)
+        operands: list[Any] = [*(np.asarray(v, dtype) for v in values), None]
+        access: list[Any] = [["readonly"]] * len(values) + [["writeonly", "allocate"]]
+        # In blocks that stay in the cache, broadcast and in float64.
+        with np.nditer(
+            operands,
+            ["external_loop", "buffered", "zerosize_ok"],
+            access,
+            [*[np.dtype(np.float64)] * len(values), dtype],
+            casting="same_kind",
+            buffersize=4096,
+        ) as blocks:
+            for *block, result in blocks:
+                result[...] = function(*block)
+            # NumPy's own ufunc sees to `out`, `where` and results without axes.
+            return np.positive(blocks.operands[-1], out=out, where=where)
 
 
 # --------------------------------------------------------------------------------------- arguments

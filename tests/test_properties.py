@@ -7,6 +7,7 @@ NumPy, which promises none of this.
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -416,3 +417,18 @@ def test_neither_logits_nor_copies_of_x_are_held():
     assert logits > 150e6  # so this is measured at all
     assert len(grown) == 6
     assert max(grown) < 40e6, grown
+
+
+def test_a_long_row_is_not_copied(compiled):
+    """However many numbers there are in a row: workspace is not many rows of them."""
+    x = np.zeros(4_000_000, "float32")
+    tracemalloc.start()
+    try:
+        compiled.logsumexp(x)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        compiled.softmax(x, out=x)
+        in_place = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(peak, in_place) < x.nbytes / 2

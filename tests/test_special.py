@@ -946,7 +946,8 @@ def test_113_kl_div_has_y_minus_x():
 
 NEARNESS = {
     "nearly-equal": lambda rng, n: 1 + rng.normal(size=n) * 10.0 ** rng.uniform(-16, -1, n),
-    "close": lambda rng, n: rng.uniform(0.4, 2, n),
+    "a-third-less": lambda rng, n: rng.uniform(0.5, 0.67, n),
+    "close": lambda rng, n: rng.uniform(0.2, 5, n),
     "apart": lambda rng, n: 10.0 ** rng.uniform(-250, 250, n),
 }
 
