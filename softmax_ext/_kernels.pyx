@@ -454,11 +454,14 @@ cdef class Softmax:
     cdef _run(self, idx lo, idx hi, real *tag):
         cdef bint small = self.c <= self.k.cols_max or self.c < self.k.lanes
         cdef idx lanes = self.k.lanes, c = self.c
-        cdef idx rb = rows_per_block(c, sizeof(real), lanes)
+        cdef idx rb = min(rows_per_block(c, sizeof(real), lanes), round_up(hi - lo, lanes))
         cdef idx ldc = rb if small else odd_lines(c, sizeof(real))
-        cdef Scratch s = Scratch(ldc * (c if small else rb) * sizeof(real) +
-                                 2 * rb * sizeof(real) + 256)
-        cdef real *block = <real *>s.take(ldc * (c if small else rb) * sizeof(real))
+        cdef bint rowwise = (self.xc == sizeof(real) and self.xb % <idx>sizeof(real) == 0 and
+                             (self.mode == SMX_STATS or
+                              (self.oc == sizeof(real) and self.ob % <idx>sizeof(real) == 0)))
+        cdef idx block_bytes = (rb * c if small else 0 if rowwise else rb * ldc) * sizeof(real)
+        cdef Scratch s = Scratch(block_bytes + 2 * rb * sizeof(real) + 256)
+        cdef real *block = <real *>s.take(block_bytes)
         cdef real *mx = <real *>s.take(rb * sizeof(real))
         cdef real *ls = <real *>s.take(rb * sizeof(real))
         cdef const char *x = <const char *>cnp.PyArray_DATA(self.x)

@@ -90,7 +90,7 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes as sorted non-negative numbers."""
     if axis is None:
         return tuple(range(ndim))
-    if ndim == 0 and axis in (0, -1):  # a number is its own only element, as in NumPy's reductions
+    if ndim == 0 and type(axis) is int and axis in (0, -1):  # a number is its own only element, as in NumPy's reductions
         return ()
     result = []
     for a in axis if isinstance(axis, tuple) else (axis,):

@@ -49,6 +49,8 @@ SLICE_PRODUCTS = 1 << 22
 THREADED_PRODUCTS = 1 << 24
 # Slices with accumulators of their own are at least so many rows, which makes merging cheap.
 SLICE_ROWS = 1024
+# And at most so many, for more would lose float32's small gradients in their large sum.
+MOST_ROWS = 1 << 16
 
 
 # --------------------------------------------------------------------------------- the kernels
@@ -185,7 +187,7 @@ class Kernels:
         --------
         >>> import softmax_ext as sx
         >>> float(sx.logsumexp([1000.0, 1000.0])) - 1000
-        0.6931471805599672
+        0.6931471805598903
         """
         a, half = self._prepare(x)
         axes = as_axes(axis, a.ndim)
@@ -229,7 +231,7 @@ class Kernels:
                 a = a.copy()
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
-        if 0 in over and 0 not in lead:
+        if 0 in over:
             raise ValueError("zero-size array to reduction operation maximum which has no identity")
         if a.size:
             walk = three_axes([a, result], axes)
@@ -802,7 +804,7 @@ class Kernels:
         if job == GRADIENT and p.panelled:
             return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
         loss, n_correct = 0.0, 0
-        step = max(SLICE_ROWS, SLICE_PRODUCTS // max(1, work), -(-n // 64))
+        step = max(SLICE_ROWS, SLICE_PRODUCTS // max(1, work), min(-(-n // 64), MOST_ROWS))
         if p.panelled:
             step = p.row_block
         step = -(-step // p.row_block) * p.row_block

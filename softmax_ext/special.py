@@ -14,7 +14,7 @@ Where SciPy 1.17 is wrong, or warns, we do otherwise:
   strings and objects for all functions, where some of SciPy's take some of them for numbers.
 * In `logsumexp` a zero weight counts nothing even if no other is left, the sum over nothing has
   sign 0, an empty array may have several axes, and terms that cancel exactly do not hide others.
-* `kl_div` and `rel_entr` do not overflow on the way to a finite result.
+* `kl_div` does not overflow on the way to a finite result, and keeps its digits where x is near y.
 * NumPy's floating-point warnings and errors (`numpy.errstate`) are never raised.
 * Results are plain arrays or scalars also for `numpy.matrix` and other subclasses.
 """

@@ -165,7 +165,12 @@ def run_slices(
             failed = True
             raise
 
-    futures = [_pool_of(workers - 1).submit(worker) for _ in range(workers - 1)]
+    futures = []
+    try:
+        for _ in range(workers - 1):
+            futures.append(_pool_of(workers - 1).submit(worker))
+    except RuntimeError:
+        pass  # the interpreter is shutting down and starts no threads: the caller does it all
     try:
         worker()
     finally:

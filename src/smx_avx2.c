@@ -3,7 +3,8 @@
 #define SMX_VBYTES 32
 #define SMX_X86 3
 #define SMX_MM_PREFIX _mm256_
-/* Rows a dot tile of CB classes takes. 16 vector registers: up to 12 sums. */
+/* Classes of a dot tile, and the rows it takes. 16 vector registers: up to 12 sums. */
+#define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 #define SMX_DOT_ROWS(CB) (CB <= 3 ? 4 : 2)
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 16 registers. */
 #define SMX_OUTER_SHAPES(T)                                                                      \

@@ -3,7 +3,8 @@
 #define SMX_VBYTES 64
 #define SMX_X86 4
 #define SMX_MM_PREFIX _mm512_
-/* Rows a dot tile of CB classes takes. 32 vector registers: up to 24 sums. */
+/* Classes of a dot tile, and the rows it takes. 32 vector registers: up to 24 sums. */
+#define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 #define SMX_DOT_ROWS(CB) 4
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
 #define SMX_OUTER_SHAPES(T)                                                                      \
