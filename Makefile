@@ -37,7 +37,8 @@ lint: $(VENV)/.lint-tools
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
-	$(python) -m mypy.stubtest softmax_ext._kernels
+	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml \
+	    --allowlist tools/stubtest_allowlist.txt softmax_ext._kernels
 	tools/check_committed.sh
 
 build: $(VENV)/.built

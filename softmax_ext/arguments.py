@@ -90,13 +90,13 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes as sorted non-negative numbers."""
     if axis is None:
         return tuple(range(ndim))
-    if ndim == 0 and type(axis) is int and axis in (0, -1):  # a number is its own only element, as in NumPy's reductions
-        return ()
     result = []
     for a in axis if isinstance(axis, tuple) else (axis,):
         if isinstance(a, (bool, np.bool_)):
             raise TypeError("axis: a bool came, an integer was wanted")
         i = operator.index(a)
+        if ndim == 0 and i in (0, -1) and not isinstance(axis, tuple):
+            return ()  # a number is its own only element, as in NumPy's reductions
         if not -ndim <= i < ndim:
             raise AxisError(i, ndim)
         result.append(i % ndim)

@@ -18,7 +18,5 @@ def log_ratio(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     info = np.finfo(np.float64)
     inside = (ratio >= info.tiny) & (ratio <= info.max)
     apart = np.where(inside, np.log(ratio), np.log(x) - np.log(y))
-    result: NDArray[Any] = np.where(
-        (ratio >= 0.5) & (ratio <= 2), np.log1p((x - y) / y), apart
-    )
+    result: NDArray[Any] = np.where((ratio >= 0.5) & (ratio <= 2), np.log1p((x - y) / y), apart)
     return result
