@@ -69,32 +69,37 @@ LEAF_FLAGS = SMX_LEAF_FLAGS.decode()
 # ------------------------------------------------------------------------- scratch memory
 
 # Buffers wait here between calls: taking memory from the system anew would cost a small call
-# more than its work. pop and append are atomic, so no two calls ever hold the same buffer.
-cdef list _pool = []
-cdef idx POOL_BUFFERS = 8
-cdef idx POOL_BYTES = 16 << 20
+# more than its work. Buffers of 2^i bytes are in _pool[i]; pop and append are atomic, so no two
+# calls ever hold the same buffer.
+cdef tuple _pool = tuple([] for _ in range(25))
+cdef idx POOL_BUFFERS = 4  # of each size
 
 
 @cython.final
 cdef class Scratch:
     """Aligned pieces of one buffer, borrowed from the pool while the object lives."""
     cdef cnp.ndarray buffer
+    cdef list home
     cdef char *at
 
     def __cinit__(self, idx nbytes):
+        cdef idx i = 12
         nbytes += 64
-        try:
-            self.buffer = <cnp.ndarray>_pool.pop()
-        except IndexError:
-            self.buffer = None
-        if self.buffer is None or self.buffer.shape[0] < nbytes:
+        while i < 25 and (<idx>1 << i) < nbytes:
+            i += 1
+        if i < 25:  # up to 16 MiB
+            self.home = <list>_pool[i]
+            try:
+                self.buffer = <cnp.ndarray>self.home.pop()
+            except IndexError:
+                self.buffer = np.empty(<idx>1 << i, np.uint8)
+        else:
             self.buffer = np.empty(nbytes, np.uint8)
         self.at = <char *>((<size_t>cnp.PyArray_DATA(self.buffer) + 63) & ~<size_t>63)
 
     def __dealloc__(self):
-        if self.buffer is not None and self.buffer.shape[0] <= POOL_BYTES:
-            if len(_pool) < POOL_BUFFERS:
-                _pool.append(self.buffer)
+        if self.home is not None and len(self.home) < POOL_BUFFERS:
+            self.home.append(self.buffer)
 
     cdef void *take(self, idx nbytes) noexcept nogil:
         cdef char *p = self.at
@@ -117,12 +122,16 @@ cdef inline idx odd_lines(idx n, idx size) noexcept nogil:
 cdef enum Code:  # element types an argument may have
     F32, F64, I8, U8, I16, U16, I32, U32, I64, U64
 
-cdef dict CODES = {"float32": F32, "float64": F64, "int8": I8, "uint8": U8, "int16": I16,
-                   "uint16": U16, "int32": I32, "uint32": U32, "int64": I64, "uint64": U64}
-
-
-cdef inline int code_of(cnp.ndarray a) except -1:
-    return <int>CODES[a.dtype.name]
+cdef int code_of(cnp.ndarray a) except -1:
+    cdef int size = cnp.PyArray_ITEMSIZE(a), place = 0 if size == 1 else 1 if size == 2 else (
+        2 if size == 4 else 3)
+    if cnp.PyArray_ISFLOAT(a) and size >= 4:
+        return F32 if size == 4 else F64
+    if cnp.PyArray_ISSIGNED(a):
+        return I8 + 2 * place
+    if cnp.PyArray_ISUNSIGNED(a):
+        return U8 + 2 * place
+    raise TypeError(f"dtype {a.dtype}")
 
 
 cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
@@ -283,6 +292,32 @@ def wrap_rows(cnp.ndarray rows, idx n):
             if r[i] < 0:
                 r[i] += n
     return bad
+
+
+def overlap(cnp.ndarray a, cnp.ndarray b):
+    """Whether the memory from a's first to its last byte meets b's."""
+    cdef char *a_low
+    cdef char *a_high
+    cdef char *b_low
+    cdef char *b_high
+    bounds(a, &a_low, &a_high)
+    bounds(b, &b_low, &b_high)
+    return a_low < b_high and b_low < a_high
+
+
+cdef void bounds(cnp.ndarray a, char **low, char **high) noexcept:
+    cdef idx i, reach
+    low[0] = high[0] = <char *>cnp.PyArray_DATA(a)
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIMS(a)[i] == 0:
+            high[0] = low[0]
+            return
+        reach = (cnp.PyArray_DIMS(a)[i] - 1) * cnp.PyArray_STRIDES(a)[i]
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    high[0] += cnp.PyArray_ITEMSIZE(a)
 
 
 cdef struct Rows:

@@ -323,6 +323,6 @@ def gradient_arrays(
             result.append(np.empty(shape, W.dtype))
     used = [g for g in result if g is not None]
     for i, g in enumerate(used):
-        if any(np.shares_memory(g, h) for h in used[i + 1 :]):
+        if any(_kernels.overlap(g, h) and np.shares_memory(g, h) for h in used[i + 1 :]):
             raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
     return cast(Array, result[0]), result[1], result[2]

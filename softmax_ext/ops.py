@@ -227,7 +227,7 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            if np.may_share_memory(a, out) and not same_place(a, out):
+            if _kernels.overlap(a, out) and not same_place(a, out):
                 a = a.copy()
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
@@ -446,8 +446,8 @@ class Kernels:
             dlogits = g = np.empty(x.shape, x.dtype) if out is None else out
             if out is not None and (
                 (x.ndim > 3 and not out.flags.c_contiguous)  # no view with classes last
-                or np.may_share_memory(out, x)
-                or np.may_share_memory(out, t)
+                or _kernels.overlap(out, x)
+                or _kernels.overlap(out, t)
             ):
                 g = np.empty(x.shape, x.dtype)
         g3 = None if g is None else classes_last(g)
@@ -606,7 +606,7 @@ class Kernels:
             result = np.empty((n, c), w.dtype)
         else:
             result = out = as_out("out", out, (n, c), w.dtype)
-            if any(a is not None and np.may_share_memory(a, out) for a in (x, w, bias)):
+            if any(a is not None and _kernels.overlap(a, out) for a in (x, w, bias)):
                 result = np.empty((n, c), w.dtype)
         if n and c:
             p = _kernels.LinearPass(
@@ -777,7 +777,7 @@ class Kernels:
         if out is not None:
             dW, db, dX = (
                 np.empty_like(g)
-                if g is not None and any(np.may_share_memory(g, a) for a in inputs)
+                if g is not None and any(_kernels.overlap(g, a) for a in inputs)
                 else g
                 for g in final
             )
@@ -809,11 +809,16 @@ class Kernels:
             step = p.row_block
         step = -(-step // p.row_block) * p.row_block
         total = _kernels.Accumulator(p, db is not None) if job == GRADIENT else None
+        if n <= step:
+            loss, n_correct, bad = p.run(0, n, total)
+            if bad >= 0:
+                raise _changed(bad)
+            if total is not None:
+                p.finish(total, dW, db)
+            return loss, n_correct
 
         def run(i: int) -> tuple[Any, Any]:
-            acc = total
-            if job == GRADIENT and n > step:  # sums of its own
-                acc = _kernels.Accumulator(p, db is not None)
+            acc = None if total is None else _kernels.Accumulator(p, db is not None)
             return p.run(i * step, min(n, (i + 1) * step), acc), acc
 
         def merge(result: tuple[tuple[float, int, int], Any]) -> None:
@@ -823,7 +828,7 @@ class Kernels:
                 raise _changed(bad)
             loss += slice_loss
             n_correct += correct
-            if total is not None and acc is not total:
+            if total is not None:
                 total.add(acc)
 
         threads.run_slices(-(-n // step), run, merge, threaded=n * work >= THREADED_PRODUCTS)
