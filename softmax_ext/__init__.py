@@ -7,24 +7,25 @@ C classes; X (N, D), W (D, C), b (C,), logits O = XW + b (N, C), losses in nats.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._kernels import available_isas, compiled_isas
-from .config import show_config
 from .errors import DataFormatError, ModelFormatError
-from .model import SoftmaxModel
 from .ops import Kernels, default_kernels
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 from .threads import get_num_threads, num_threads, set_num_threads
-from .trainer import (
-    History,
-    HistoryRow,
-    StopTraining,
-    Trainer,
-    TrainingEvent,
-    TrainingInterrupted,
-)
+
+if TYPE_CHECKING:
+    from .config import show_config
+    from .model import SoftmaxModel
+    from .trainer import (
+        History,
+        HistoryRow,
+        StopTraining,
+        Trainer,
+        TrainingEvent,
+        TrainingInterrupted,
+    )
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,17 @@ entropy = kernels.entropy
 kl_divergence = kernels.kl_divergence
 
 _SUBMODULES = ("datasets", "plots", "reference", "special")
+# Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
+_LAZY = {
+    "History": "trainer",
+    "HistoryRow": "trainer",
+    "SoftmaxModel": "model",
+    "StopTraining": "trainer",
+    "Trainer": "trainer",
+    "TrainingEvent": "trainer",
+    "TrainingInterrupted": "trainer",
+    "show_config": "config",
+}
 
 __all__ = [
     "CrossEntropyResult",
@@ -81,8 +93,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:  # imported when first used
+    from importlib import import_module
+
+    if name in _SUBMODULES:
         return import_module(f".{name}", __name__)
+    if name in _LAZY:
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,10 +12,12 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
@@ -125,6 +127,9 @@ def _pool_of(size: int) -> ThreadPoolExecutor:
     global _pool, _pool_size
     with _pool_lock:
         if _pool is None or _pool_size < size:
+            # Not at import, where it would cost a third of NumPy's own.
+            from concurrent.futures import ThreadPoolExecutor
+
             # A smaller pool that this replaces goes when its last call has finished.
             _pool = ThreadPoolExecutor(size, thread_name_prefix="softmax_ext")
             _pool_size = size
