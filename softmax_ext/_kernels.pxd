@@ -9,6 +9,7 @@ cdef extern from "smx.h":
     ctypedef struct smx_ahead:
         const void *const *rows
         smx_idx n, bytes, row, at
+        int alone
 
     ctypedef struct smx_leaves:
         smx_idx lanes

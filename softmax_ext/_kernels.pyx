@@ -1046,6 +1046,7 @@ cdef class LinearPass:
         w.coming.rows = w.ahead
         w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
         w.coming.row = w.coming.at = 0
+        w.coming.alone = self.job != GRADIENT
         return &w.coming
 
     cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt, real *L,
@@ -1113,8 +1114,12 @@ cdef class LinearPass:
         else:
             self.flip[real](c, tile, <char *>flipped, c * size, size)
             for i in range(self.d):
-                for j in range(c):
-                    (<real *>(out + i * sd + j * sc))[0] += flipped[i * c + j]
+                if sc == size:
+                    for j in range(c):
+                        (<real *>(out + i * sd))[j] += flipped[i * c + j]
+                else:
+                    for j in range(c):
+                        (<real *>(out + i * sd + j * sc))[0] += flipped[i * c + j]
 
     cdef void emit(self, idx lo, idx n, real *L, idx ldl, real *mx, Rows *rows) noexcept nogil:
         """The block's logits, probabilities or predictions to out[lo : lo + n]."""

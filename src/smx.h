@@ -32,6 +32,7 @@ typedef struct {
     const void *const *rows; /* n rows of so many bytes */
     smx_idx n, bytes;
     smx_idx row, at; /* how far it has come */
+    int alone;       /* whether no other leaf goes over this block: then all are fetched now */
 } smx_ahead;
 
 typedef struct {
@@ -63,7 +64,7 @@ typedef struct {
 
     /* Class-major logits: L[c*ldl + r] = x[r] . Wt[c] + b[c] for r < n (n a multiple of 4), c < C.
        x: n pointers to rows of d >= lanes numbers (logits_u8: of d bytes). Wt: C rows of ldw.
-       b may be NULL. ahead may be NULL; the first half of its rows is fetched. */
+       b may be NULL. ahead may be NULL; half of its rows, or all, are fetched. */
     void (*logits)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                    smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
     void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
