@@ -708,8 +708,9 @@ class Kernels:
         -----
         With G = softmax(O) - Y per row: dW = x_scale * X^T G, db = sum of G, dX = x_scale * G W^T.
         Rows are taken in blocks (64 up to 64 classes, else 256), whose logits stay in cache.
-        Workspace: W and dW once more (above 8 MiB of W: 3 MiB instead), 256 rows of X if they
-        have to be converted, and a block's logits.
+        Workspace: a block's logits, its rows of X if they have to be converted, and W and dW once
+        more; above 8 MiB of W three panels of 512 KiB a thread instead, and with dX up to 8 times
+        a block's rows.
 
         Examples
         --------
