@@ -18,6 +18,7 @@ from .threads import get_num_threads, num_threads, set_num_threads
 if TYPE_CHECKING:
     from .config import show_config
     from .model import SoftmaxModel
+    from .solvers import FitResult, fit_lbfgs
     from .trainer import (
         History,
         HistoryRow,
@@ -43,9 +44,10 @@ predict_proba = kernels.predict_proba
 entropy = kernels.entropy
 kl_divergence = kernels.kl_divergence
 
-_SUBMODULES = ("datasets", "plots", "reference", "special")
+_SUBMODULES = ("datasets", "plots", "reference", "solvers", "special")
 # Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
 _LAZY = {
+    "FitResult": "solvers",
     "History": "trainer",
     "HistoryRow": "trainer",
     "SoftmaxModel": "model",
@@ -53,12 +55,14 @@ _LAZY = {
     "Trainer": "trainer",
     "TrainingEvent": "trainer",
     "TrainingInterrupted": "trainer",
+    "fit_lbfgs": "solvers",
     "show_config": "config",
 }
 
 __all__ = [
     "CrossEntropyResult",
     "DataFormatError",
+    "FitResult",
     "History",
     "HistoryRow",
     "Kernels",
@@ -74,6 +78,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_with_grad",
     "entropy",
+    "fit_lbfgs",
     "get_num_threads",
     "kernels",
     "kl_divergence",

@@ -325,6 +325,28 @@ def kernels_or_default(kernels: Any) -> Any:
     return softmax_ext.kernels
 
 
+def as_kernels_like(X: Any) -> Any:
+    """Convert once what the kernels would convert in every call."""
+    if not isinstance(X, np.ndarray):
+        return X
+    converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
+    dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
+    return np.require(X, dtype, "A")
+
+
+def check_labels(target: NDArray[Any], n_classes: int) -> bool:
+    """Refuse labels outside [0, C) before a fit begins; return whether some rows are ignored."""
+    if target.ndim != 1 or target.size == 0:
+        return False
+    if target.min() >= 0 and target.max() < n_classes:
+        return False
+    ignored = target == IGNORED_LABEL
+    bad = np.flatnonzero(((target < 0) | (target >= n_classes)) & ~ignored)
+    if bad.size:
+        raise IndexError(f"y: label {target[bad[0]]} at row {bad[0]} is outside [0, {n_classes})")
+    return True
+
+
 def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     """Return the share of rows that count whose predicted class is their target's."""
     labels = target.argmax(axis=1) if target.ndim == 2 else target

@@ -28,6 +28,8 @@ from .model import (
     REQUIRED_ENTRIES,
     SoftmaxModel,
     accuracy_of,
+    as_kernels_like,
+    check_labels,
     kernels_or_default,
 )
 
@@ -623,29 +625,14 @@ class _Data:
     def __init__(
         self, model: SoftmaxModel, X: Any, y: Any, sample_weight: Any, batch_size: int
     ) -> None:
-        self.X = _as_kernels_like(model._flatten(X))
+        self.X = as_kernels_like(model._flatten(X))
         self.n_rows: int = self.X.shape[0]
         self.n_batches = -(-self.n_rows // batch_size)
         self.target = model._as_target(y, self.n_rows)
         self.sample_weight = sample_weight
         if sample_weight is not None and not isinstance(sample_weight, np.ndarray):
             self.sample_weight = np.asarray(sample_weight)
-        self._some_ignored = False
-        if self.target.ndim == 1 and self.n_rows:
-            self._check_labels(model.W.shape[1])
-
-    def _check_labels(self, n_classes: int) -> None:
-        """Refuse unknown labels before training: the kernels would when they come to them."""
-        target = self.target
-        if target.min() >= 0 and target.max() < n_classes:
-            return
-        ignored = target == IGNORED_LABEL
-        bad = np.flatnonzero(((target < 0) | (target >= n_classes)) & ~ignored)
-        if bad.size:
-            raise IndexError(
-                f"y: label {target[bad[0]]} at row {bad[0]} is outside [0, {n_classes})"
-            )
-        self._some_ignored = True
+        self._some_ignored = check_labels(self.target, model.W.shape[1])
 
     def n_counted(self, rows: NDArray[np.intp]) -> int:
         """Return how many of the rows have a label that counts."""
@@ -953,15 +940,6 @@ def _unpack_generator_state(words: NDArray[np.uint64]) -> Any:
 
 def _parameters(model: SoftmaxModel) -> list[NDArray[Any]]:
     return [model.W] if model.b is None else [model.W, model.b]
-
-
-def _as_kernels_like(X: Any) -> Any:
-    """Convert once what the kernels would convert in every minibatch."""
-    if not isinstance(X, np.ndarray):
-        return X
-    converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
-    dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
-    return np.require(X, dtype, "A")
 
 
 def _check_validation_data(

@@ -1,0 +1,542 @@
+"""The regularised optimum of softmax regression: `fit_lbfgs`, and `minimize` under it.
+
+Each step is one pass of the fused kernel over X. The optimiser's own vectors are float64, whatever
+the kernels compute in, and every point at which they are asked can be held in their dtype, so that
+a step and the change of the gradient along it belong to each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arguments import as_integer, as_number, as_weights
+from .model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+
+_Vector: TypeAlias = NDArray[np.float64]
+
+# The line search's conditions, named as by Hager & Zhang.
+DELTA, SIGMA = 0.1, 0.9
+# A rise of the objective by so much of its value is taken for rounding.
+ROUNDING = 1e-6
+# Pairs of step and gradient change that L-BFGS remembers.
+MEMORY = 10
+
+CONVERGED, MAX_ITER, ROUNDED, STOPPED = range(4)
+_MESSAGES = {
+    CONVERGED: "the gradient is within tol",
+    MAX_ITER: "max_iter iterations were made",
+    ROUNDED: "no further progress: the gradient is as small as rounding lets it be",
+    STOPPED: "the callback raised StopIteration",
+}
+
+
+class FitResult(dict[str, Any]):
+    """What a solver found; its entries are attributes too, as in SciPy's OptimizeResult.
+
+    Attributes
+    ----------
+    W : ndarray, shape (D, C)
+        Weights, in the dtype that was computed in.
+    b : ndarray, shape (C,), or None
+        Intercepts.
+    fun : float
+        The objective at `W` and `b`: a sum over rows, in nats.
+    grad_norm : float
+        Largest absolute entry of the gradient of the objective divided by the sum of the weights
+        of the rows; this is what `tol` bounds.
+    nit, nfev : int
+        Iterations, and evaluations of objective and gradient, each a pass over X.
+    success : bool
+        Whether `grad_norm` is at most `tol`.
+    status : int
+        0: converged, 1: `max_iter` iterations, 2: stopped by rounding, 3: by the callback.
+    message : str
+        The same in words.
+
+    Examples
+    --------
+    >>> from softmax_ext.solvers import FitResult
+    >>> FitResult(fun=1.5, nit=3).nit
+    3
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}") from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self})
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        lines = []
+        for name, value in self.items():
+            shown = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+            lines.append(f"{name.rjust(width)}: {shown}")
+        return "\n".join(lines)
+
+
+def fit_lbfgs(
+    model: SoftmaxModel,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    C: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    sample_weight: ArrayLike | None = None,
+    callback: Callable[[FitResult], object] | None = None,
+) -> FitResult:
+    """Bring a model to its regularised optimum, from the weights that it has.
+
+    Minimises ``sum_i s_i loss_i + ||W||^2 / (2 C)``, the objective of scikit-learn's
+    `LogisticRegression`: s is `sample_weight`, and the intercept b is not penalised.
+
+    Parameters
+    ----------
+    model : SoftmaxModel
+        Changed in place.
+    X : array_like, shape (N, D), or images (N, h, w, ...)
+        float32, float64, uint8 or CSR. Read once in each step, never copied.
+    y : array_like, shape (N,) or (N, C)
+        Labels or probabilities, as the model takes them.
+    C : float, optional
+        Inverse strength of the penalty; infinity: none.
+    tol : float, optional
+        Converged when no entry of the gradient of the objective, divided by the sum of the sample
+        weights, is larger.
+    max_iter : int, optional
+        Most iterations.
+    sample_weight : array_like, shape (N,), optional
+        Factors of the rows' losses, at least 0.
+    callback : callable, optional
+        Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
+        ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
+
+    Returns
+    -------
+    FitResult
+        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `X`, `y` or `sample_weight` does not fit the model, X has NaN or infinite elements, all
+        weights are 0, or another argument is out of range. The model is as it was.
+    IndexError
+        If an integer label is outside [0, C).
+    KeyboardInterrupt
+        On Ctrl-C. The model is left at the last iterate that was reached, as with any exception
+        of the callback.
+
+    See Also
+    --------
+    minimize : The same without a model, with more options.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import softmax_ext as sx
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> model = sx.SoftmaxModel.zeros(1, 2, dtype=np.float64, classes=["cat", "dog"])
+    >>> result = sx.fit_lbfgs(model, X, ["cat", "cat", "dog", "dog"])
+    >>> result.success, round(result.fun, 4)
+    (True, 1.5266)
+    >>> model.predict([[0.5], [2.5]]).tolist()
+    ['cat', 'dog']
+    """
+    if not (as_number("C", C) > 0):
+        raise ValueError(f"C: {C}, wanted a number above 0")
+    rows = model._flatten(X)
+    target = model._as_target(y, rows.shape[0])
+    last: FitResult | None = None
+
+    def remember(state: FitResult) -> None:
+        nonlocal last
+        last = FitResult(W=state.W.copy(), b=None if state.b is None else state.b.copy())
+        if callback is not None:
+            callback(state)
+
+    try:
+        last = result = minimize(
+            rows,
+            target,
+            model.W,
+            model.b,
+            l2=1 / C,
+            sample_weight=sample_weight,
+            x_scale=model.x_scale,
+            tol=tol,
+            max_iter=max_iter,
+            callback=remember,
+            kernels=model.kernels,
+        )
+    finally:
+        if last is not None:
+            model.W[...] = last.W
+            if model.b is not None:
+                model.b[...] = last.b
+    return result
+
+
+def minimize(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    *,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    x_scale: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 100,
+    label_smoothing: float = 0.0,
+    callback: Callable[[FitResult], object] | None = None,
+    kernels: Any = None,
+) -> FitResult:
+    """Minimise ``sum_i s_i loss_i + l2/2 ||W||^2 + l1 |W|_1``; b is not penalised.
+
+    Parameters
+    ----------
+    X : ndarray (N, D) or CSR
+        float32, float64 or uint8, in any layout.
+    y : ndarray, shape (N,) or (N, C)
+        Integer labels in [0, C), -100 for a row that does not count; or floating probabilities.
+    W : ndarray, shape (D, C)
+        Starting point; not modified. As everywhere, X and W of float32 are computed in float32,
+        any float64 makes it float64, and uint8 X takes W's dtype.
+    b : ndarray, shape (C,), or None
+        Starting point of the intercepts; None: there are none.
+    l2, l1 : float, optional
+        Strengths of the penalties, at least 0.
+    sample_weight : array_like, shape (N,), optional
+        Factors s of the rows' losses, at least 0. None: 1.
+    x_scale : float, optional
+        Multiplies X inside the kernels.
+    tol : float, optional
+        Converged when no entry of the gradient of the objective, divided by the sum of s, is
+        larger; with l1, of its subgradient of least norm.
+    max_iter : int, optional
+        Most iterations.
+    label_smoothing : float, optional
+        In [0, 1], as in the kernels.
+    callback : callable, optional
+        Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
+        ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
+    kernels : object with the kernels' functions, optional
+        None: ``softmax_ext.kernels``.
+
+    Returns
+    -------
+    FitResult
+        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `fit_lbfgs`.
+
+    Notes
+    -----
+    L-BFGS [1]_ with the line search conditions of Hager and Zhang [2]_: close to the optimum the
+    objective's differences drown in rounding, those of its slope do not, and as the objective is
+    convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
+
+    References
+    ----------
+    .. [1] J. Nocedal, S. Wright, "Numerical Optimization", 2nd ed. (2006), chapter 7.
+    .. [2] W. Hager, H. Zhang, "A new conjugate gradient method with guaranteed descent and an
+       efficient line search", SIAM J. Optim. 16 (2005).
+    .. [3] G. Andrew, J. Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_ext.solvers import minimize
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> result = minimize(X, np.array([0, 0, 1, 1]), np.zeros((1, 2)), np.zeros(2), l2=1.0)
+    >>> result.success, round(result.fun, 4)
+    (True, 1.5266)
+    """
+    penalties = {"l2": l2, "l1": l1, "tol": tol}
+    for name, value in penalties.items():
+        if not (math.isfinite(as_number(name, value)) and value >= 0):
+            raise ValueError(f"{name}: {value}, wanted a finite number of at least 0")
+    if as_integer("max_iter", max_iter) < 0:
+        raise ValueError(f"max_iter: {max_iter}, wanted at least 0")
+    objective = _Objective(
+        X, y, W, b, l2, l1, sample_weight, x_scale, label_smoothing, kernels_or_default(kernels)
+    )
+    return _lbfgs(objective, tol, max_iter, callback)
+
+
+# The objective ----------------------------------------------------------------------------------
+
+
+class _Objective:
+    """The objective divided by the sum of the weights, and the gradient of its smooth part.
+
+    Parameters are one array (D + 1, C), or (D, C) without intercepts: W, and b below it.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        W: NDArray[Any],
+        b: NDArray[Any] | None,
+        l2: float,
+        l1: float,
+        sample_weight: ArrayLike | None,
+        x_scale: float,
+        label_smoothing: float,
+        kernels: Any,
+    ) -> None:
+        X = as_kernels_like(X)
+        n, self.D = X.shape
+        W = np.asarray(W)
+        if W.ndim != 2 or W.shape[0] != self.D or W.shape[1] == 0:
+            raise ValueError(f"W: shape {W.shape}, wanted ({self.D}, C) with C at least 1")
+        if n == 0:
+            raise ValueError("X: no rows, wanted at least one to fit")
+        check_labels(y, W.shape[1])
+        if sample_weight is not None:
+            sample_weight = as_weights("sample_weight", sample_weight, (n,))
+            if not (np.isfinite(sample_weight).all() and sample_weight.min() >= 0):
+                raise ValueError("sample_weight: wanted finite numbers of at least 0")
+        arrays = [W] if b is None else [W, b]
+        start = np.concatenate([np.atleast_2d(a) for a in arrays]).astype(np.float64)
+        if not np.isfinite(start).all():
+            raise ValueError("W, b: the starting point is not finite")
+        x_dtype = (X.data if hasattr(X, "indptr") else X).dtype
+        self.dtype = np.result_type(*arrays, *([] if x_dtype == np.uint8 else [x_dtype]))
+        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self.l2, self.l1 = l2, l1
+        self._options = {
+            "sample_weight": sample_weight,
+            "x_scale": x_scale,
+            "label_smoothing": label_smoothing,
+            "reduction": "sum",
+        }
+        self._kernels = kernels
+        self._theta = np.empty(start.shape, self.dtype)
+        self._gradient = np.empty(start.shape, self.dtype)
+        self.has_intercept = b is not None
+        self.nfev = 0
+        #: The sum of the weights of the rows that count.
+        self.total = 1.0
+        self.start = self.rounded(start)
+        self.total = self._pass(self.start).total_weight
+        if self.total == 0:
+            raise ValueError(
+                "y: no label that counts"
+                if sample_weight is None or sample_weight.any()
+                else "sample_weight: all are 0"
+            )
+
+    def rounded(self, theta: _Vector) -> _Vector:
+        """Return the nearest point that the kernels can be asked at."""
+        return theta.astype(self.dtype).astype(np.float64)
+
+    def split(self, theta: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return W and b, as views."""
+        return theta[: self.D], theta[self.D] if self.has_intercept else None
+
+    def _pass(self, theta: _Vector) -> Any:
+        self._theta[...] = theta
+        W, b = self.split(self._theta)
+        return self._kernels.linear_cross_entropy_with_grad(
+            self.X, W, b, self.y, out=self.split(self._gradient), **self._options
+        )
+
+    def __call__(self, theta: _Vector) -> tuple[float, _Vector]:
+        self.nfev += 1
+        result = self._pass(theta)
+        W = theta[: self.D]
+        gradient = self._gradient.astype(np.float64)
+        gradient[: self.D] += self.l2 * W
+        gradient /= self.total
+        value = result.loss + self.l2 / 2 * np.vdot(W, W) + self.l1 * np.abs(W).sum()
+        return float(value) / self.total, gradient
+
+    def subgradient(self, theta: _Vector, gradient: _Vector) -> _Vector:
+        """Return the subgradient of least norm, given the gradient of the smooth part."""
+        if not self.l1:
+            return gradient
+        l1 = self.l1 / self.total
+        W, g = theta[: self.D], gradient[: self.D]
+        result: _Vector = gradient.copy()
+        result[: self.D] = np.where(
+            W == 0, np.sign(g) * np.maximum(np.abs(g) - l1, 0), g + l1 * np.sign(W)
+        )
+        return result
+
+    def check_start(self, value: float, gradient: _Vector) -> None:
+        """Say what is wrong where the very first value is not finite."""
+        if math.isfinite(value) and np.isfinite(gradient).all():
+            return
+        data = self.X.data if hasattr(self.X, "indptr") else self.X
+        if not all(np.isfinite(data[i : i + 1024]).all() for i in range(0, data.shape[0], 1024)):
+            raise ValueError("X: NaN or infinite elements came, finite ones were wanted")
+        raise ValueError("X: the loss at the starting point overflows; scale X down")
+
+
+# L-BFGS -----------------------------------------------------------------------------------------
+
+
+def _lbfgs(
+    objective: _Objective,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[FitResult], object] | None,
+) -> FitResult:
+    theta = objective.start
+    value, gradient = objective(theta)
+    objective.check_start(value, gradient)
+    pairs = _Pairs()
+    status, nit = MAX_ITER, 0
+
+    def state(**more: Any) -> FitResult:
+        W, b = objective.split(theta.astype(objective.dtype))
+        return FitResult(
+            W=W, b=b, fun=value * objective.total,
+            grad_norm=float(np.abs(objective.subgradient(theta, gradient)).max()),
+            nit=nit, nfev=objective.nfev, **more,
+        )  # fmt: skip
+
+    while True:
+        steepest = objective.subgradient(theta, gradient)
+        if np.abs(steepest).max() <= tol:
+            status = CONVERGED
+        if status == CONVERGED or nit == max_iter:
+            break
+        direction = pairs.direction(steepest)
+        t = 1.0 if pairs else min(1.0, 1 / float(np.abs(steepest).sum()))
+        search = _search_orthant if objective.l1 else _search
+        found = search(objective, theta, value, steepest, direction, t)
+        if found is None:
+            if not pairs:
+                status = ROUNDED
+                break
+            pairs = _Pairs()
+            continue
+        new_theta, value, new_gradient = found
+        pairs.add(new_theta - theta, new_gradient - gradient)
+        theta, gradient = new_theta, new_gradient
+        nit += 1
+        if callback is not None:
+            try:
+                callback(state())
+            except StopIteration:
+                status = STOPPED
+                break
+    return state(success=status == CONVERGED, status=status, message=_MESSAGES[status])
+
+
+class _Pairs:
+    """The last steps and changes of the gradient, and the inverse Hessian they make."""
+
+    def __init__(self) -> None:
+        self._pairs: deque[tuple[_Vector, _Vector, float]] = deque(maxlen=MEMORY)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, s: _Vector, y: _Vector) -> None:
+        product = float(np.vdot(s, y))
+        if product > 1e-14 * float(np.vdot(y, y)):
+            self._pairs.append((s, y, product))
+
+    def direction(self, gradient: _Vector) -> _Vector:
+        """Return minus the inverse Hessian times the gradient."""
+        q = -gradient
+        factors = []
+        for s, y, product in reversed(self._pairs):
+            a = np.vdot(s, q) / product
+            q -= a * y
+            factors.append(a)
+        if self._pairs:
+            s, y, product = self._pairs[-1]
+            q *= product / np.vdot(y, y)
+        for (s, y, product), a in zip(self._pairs, reversed(factors), strict=True):
+            q += (a - np.vdot(y, q) / product) * s
+        return q
+
+
+def _search(
+    objective: _Objective,
+    theta: _Vector,
+    value: float,
+    gradient: _Vector,
+    direction: _Vector,
+    t: float,
+) -> tuple[_Vector, float, _Vector] | None:
+    """Return the next point, its value and gradient; None where rounding hides all progress."""
+    slope = float(np.vdot(gradient, direction))
+    if not slope < 0:
+        return None
+    low, low_slope = 0.0, slope
+    high, high_slope = math.inf, math.nan
+    for _ in range(40):
+        new = objective.rounded(theta + t * direction)
+        if np.array_equal(new, theta):
+            return None
+        new_value, new_gradient = objective(new)
+        new_slope = float(np.vdot(new_gradient, direction))
+        finite = math.isfinite(new_value) and math.isfinite(new_slope)
+        if finite and new_slope >= SIGMA * slope:
+            wolfe = new_value <= value + DELTA * t * slope
+            approximate = new_slope <= (2 * DELTA - 1) * slope
+            if wolfe or (approximate and new_value <= value + ROUNDING * abs(value)):
+                return new, new_value, new_gradient
+        if not finite or new_slope > 0 or new_value > value + ROUNDING * abs(value):
+            high, high_slope = t, new_slope if finite else math.nan
+        else:
+            low, low_slope = t, new_slope
+        if math.isinf(high):
+            t *= 4
+        elif math.isfinite(high_slope) and high_slope > low_slope:
+            # Where the slope would be 0 if it changed evenly, but not at the ends.
+            t = low - low_slope * (high - low) / (high_slope - low_slope)
+            margin = 0.1 * (high - low)
+            t = min(max(t, low + margin), high - margin)
+        else:
+            t = low + 0.1 * (high - low)
+    return None
+
+
+def _search_orthant(
+    objective: _Objective,
+    theta: _Vector,
+    value: float,
+    steepest: _Vector,
+    direction: _Vector,
+    t: float,
+) -> tuple[_Vector, float, _Vector] | None:
+    """Do what `_search` does along the direction's projection onto an orthant, where l1 is smooth.
+
+    A weight that would change its sign stops at 0; one at 0 leaves it downhill only.
+    """
+    D = objective.D
+    direction = np.where(direction * steepest < 0, direction, 0)
+    orthant = np.where(theta == 0, -np.sign(steepest), np.sign(theta))[:D]
+    noise = np.finfo(objective.dtype).eps * abs(value)
+    for _ in range(40):
+        new = objective.rounded(theta + t * direction)
+        new[:D][new[:D] * orthant < 0] = 0
+        if np.array_equal(new, theta):
+            return None
+        new_value, new_gradient = objective(new)
+        if new_value <= value + 1e-4 * np.vdot(steepest, new - theta) + noise:
+            return new, new_value, new_gradient
+        t /= 2
+    return None
