@@ -11,13 +11,14 @@ python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help build demo test bench lint peers clean distclean data FORCE
+.PHONY: help build demo test bench lint docs peers clean distclean data FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train on Fashion-MNIST; the model and its pictures are written to demo/"
 	@echo "make test       run the tests"
 	@echo "make bench      measure every kernel against NumPy and whatever else is installed"
+	@echo "make docs       make the site of the documentation in build/docs/"
 	@echo "make lint       check style, types and the stub of the compiled module"
 	@echo "make build      compile the kernels and install the package in place"
 	@echo "make peers      install SciPy, scikit-learn, PyTorch and JAX, for make bench"
@@ -40,6 +41,12 @@ lint: $(VENV)/.lint-tools
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml \
 	    --allowlist tools/stubtest_allowlist.txt softmax_ext._kernels
 	tools/check_committed.sh
+
+# The notebooks run in the course of it; warnings are errors.
+docs: $(VENV)/.docs-tools data
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(python) -m sphinx --quiet --fail-on-warning --keep-going \
+	    --builder html docs build/docs/html $(ARGS)
+	@echo "file://$(CURDIR)/build/docs/html/index.html"
 
 build: $(VENV)/.built
 
@@ -78,4 +85,8 @@ $(VENV)/.test-tools: $(VENV)/.built
 
 $(VENV)/.lint-tools: $(VENV)/.built
 	$(pip) install --group lint
+	@touch $@
+
+$(VENV)/.docs-tools: $(VENV)/.built
+	$(pip) install --group docs
 	@touch $@
