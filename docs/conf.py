@@ -26,7 +26,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["README.md"]
 nitpicky = False  # types in docstrings are words for people
 
 # The notebooks and the pages' own cells run while the pages are made; a failing one is an error.
