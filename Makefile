@@ -2,16 +2,18 @@
 #   PYTHON  the interpreter it is made with           make test PYTHON=python3.12
 #   VENV    where it is                               make test VENV=.venv-3.12
 #   ARGS    further arguments of the command run      make test ARGS="-k softmax"
+#   WITH    torch: test with PyTorch, where it comes  make test WITH=torch
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+WITH   ?=
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help build demo test bench lint docs peers clean distclean data FORCE
+.PHONY: help build demo test bench lint docs peers clean distclean data with-torch FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -28,7 +30,7 @@ demo: $(VENV)/.built data
 	$(python) -m softmax_ext train --epochs 10 --batch-size 256 --learning-rate 0.1 \
 	    --model-out demo/model.npz --report demo/report $(ARGS)
 
-test: $(VENV)/.test-tools data
+test: $(VENV)/.test-tools data $(WITH:%=with-%)
 	$(python) -m pytest --quiet $(ARGS)
 
 bench: $(VENV)/.test-tools data
@@ -55,6 +57,9 @@ peers: $(VENV)/.built
 
 data: $(VENV)/.built
 	@tools/get_data.sh $(python)
+
+with-torch: $(VENV)/.built
+	@tools/get_torch.sh $(python)
 
 clean:
 	rm -rf build dist *.egg-info demo bench/results

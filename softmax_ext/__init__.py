@@ -45,6 +45,8 @@ entropy = kernels.entropy
 kl_divergence = kernels.kl_divergence
 
 _SUBMODULES = ("datasets", "plots", "reference", "solvers", "special")
+# These need packages that not everybody has: `from softmax_ext import *` leaves them out.
+_EXTRAS = ("torch",)
 # Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
 _LAZY = {
     "FitResult": "solvers",
@@ -100,7 +102,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in _SUBMODULES:
+    if name in _SUBMODULES or name in _EXTRAS:
         return import_module(f".{name}", __name__)
     if name in _LAZY:
         value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
@@ -110,4 +112,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_EXTRAS})

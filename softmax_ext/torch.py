@@ -1,0 +1,679 @@
+"""The softmax family of `torch.nn.functional`: change the import, keep the program.
+
+Functions and modules have PyTorch's signatures and meanings, and autograd works through them. The
+kernels compute on CPU tensors of float32 and float64, which they view and never copy; a loss whose
+gradient will be wanted computes it in the same pass. Whatever else comes (other devices and dtypes,
+tensor subclasses, calls inside torch.compile, torch.func transforms, forward-mode differentiation,
+tracing or autocast, gradients with respect to probability targets or class weights) is computed by
+PyTorch itself, with one warning for each reason.
+
+Where the two differ:
+
+* Labels may be of any integer dtype, not int64 and uint8 only. A `label_smoothing` below 0 is
+  refused.
+* An ignored row has gradient 0 even if its logits are NaN, and a probability of 0 counts nothing
+  beside a logit of -inf.
+* Wrong arguments raise the errors of `softmax_ext.cross_entropy` (ValueError where PyTorch often
+  has RuntimeError).
+* The losses have no second derivatives: asking for them raises a RuntimeError. Those of `softmax`
+  and `log_softmax` are there.
+
+Calls use at most as many threads as `torch.get_num_threads()` says. PyTorch 2.4 or newer is needed:
+``pip install softmax-ext[torch]``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import Function
+from torch.nn import functional as F  # noqa: N812
+
+import softmax_ext
+
+from .arguments import Array
+from .threads import get_num_threads, num_threads
+
+__all__ = [
+    "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
+    "cross_entropy",
+    "linear_cross_entropy",
+    "log_softmax",
+    "softmax",
+]
+
+#: reduction, ignore_index, label_smoothing.
+How: TypeAlias = tuple[str, int, float]
+#: X, W (C, D), b.
+Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+
+FLOATING = (torch.float32, torch.float64)
+
+
+# --------------------------------------------------------------------------------------- functions
+
+
+def softmax(
+    input: Tensor,
+    dim: int | None = None,
+    _stacklevel: int = 3,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Softmax along a dimension, as `torch.nn.functional.softmax`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits of any shape.
+    dim : int, optional
+        Dimension along which the result sums to 1. Without it PyTorch chooses one, and warns.
+    _stacklevel : int
+        For that warning.
+    dtype : torch.dtype, optional
+        What `input` is cast to first.
+
+    Returns
+    -------
+    Tensor
+        input's shape; every normal number is within 4 ULP of the exact value.
+
+    Raises
+    ------
+    IndexError
+        If there is no such dimension.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import softmax
+    >>> softmax(torch.tensor([1000.0, 1000.0, -1000.0]), dim=0)
+    tensor([0.5000, 0.5000, 0.0000])
+    """
+    return _softmax("softmax", input, dim, _stacklevel, dtype)
+
+
+def log_softmax(
+    input: Tensor,
+    dim: int | None = None,
+    _stacklevel: int = 3,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Logarithm of the softmax, as `torch.nn.functional.log_softmax`.
+
+    Parameters, result and errors as for `softmax`; in nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import log_softmax
+    >>> log_softmax(torch.tensor([1000.0, 1.0]), dim=0)
+    tensor([   0., -999.])
+    """
+    return _softmax("log_softmax", input, dim, _stacklevel, dtype)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of logits, as `torch.nn.functional.cross_entropy`.
+
+    Parameters
+    ----------
+    input : Tensor
+        Logits (C,), (N, C) or (N, C, d1, ...).
+    target : Tensor
+        Class indices, integers of input's shape without the class dimension; or probabilities of
+        its shape and dtype.
+    weight : Tensor, optional
+        (C,) factor per class.
+    size_average, reduce : bool, optional
+        Deprecated in PyTorch: they override `reduction`, with a warning.
+    ignore_index : int
+        Rows with this label count nothing.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the sum of the weights of the rows that count (with probabilities: by
+        their number).
+    label_smoothing : float
+        In [0, 1]: the part of each target that is spread evenly over the classes.
+
+    Returns
+    -------
+    Tensor
+        A scalar in nats, or the rows' losses with "none". With "mean" and "sum" the gradient is
+        computed in the same pass if it may be wanted, and kept instead of the logits.
+
+    Raises
+    ------
+    IndexError
+        If a label is outside [0, C) and not `ignore_index`.
+    TypeError, ValueError
+        As `softmax_ext.cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import cross_entropy
+    >>> logits = torch.zeros(4, 10, requires_grad=True)
+    >>> loss = cross_entropy(logits, torch.tensor([1, 2, 3, 4]))
+    >>> loss.backward()
+    >>> round(loss.item(), 4), round(logits.grad[0, 1].item(), 4)
+    (2.3026, -0.225)
+    """
+    if size_average is not None or reduce is not None:
+        reduction = _legacy_reduction(size_average, reduce)
+    reason = _why_not(input, target, weight) or _why_not_gradients(target, weight)
+    if reason:
+        _warn("cross_entropy", reason)
+        return F.cross_entropy(
+            input, target, weight, None, ignore_index, None, reduction, label_smoothing
+        )
+    how = reduction, ignore_index, label_smoothing
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _CrossEntropy.apply(input, target, weight, how)
+    return _loss(input, _cross_entropy("cross_entropy", input, target, weight, how))
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+) -> Tensor:
+    """Cross-entropy of a linear layer, as `torch.nn.functional.linear_cross_entropy`.
+
+    The logits are never held as a whole, and one pass over `input` gives the loss and all
+    gradients.
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, D) or (D,).
+    linear_weight : Tensor
+        (C, D), as `torch.nn.Linear` has it; (C, d1, ..., D) is left to PyTorch.
+    target : Tensor
+        Class indices, integers (N,); or probabilities (N, C) of the dtype of `input`. Without the
+        N if `input` is.
+    linear_bias : Tensor, optional
+        (C,).
+    weight, reduction, label_smoothing
+        As for `cross_entropy`.
+    ignore_index : int, optional
+        As for `cross_entropy`; may not be given with probabilities.
+    options : torch.nn.LinearCrossEntropyOptions, optional
+        How PyTorch cuts the rows into chunks; the kernels need no such advice.
+
+    Returns
+    -------
+    Tensor
+        A scalar in nats, or the rows' losses with "none".
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `softmax_ext.linear_cross_entropy`.
+
+    Notes
+    -----
+    The function is new in PyTorch 2.13. With older ones it is `linear` and `cross_entropy` that
+    compute what the kernels do not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import linear_cross_entropy
+    >>> W = torch.zeros(10, 3, requires_grad=True)
+    >>> loss = linear_cross_entropy(torch.ones(2, 3), W, torch.tensor([0, 1]))
+    >>> loss.backward()
+    >>> round(loss.item(), 4), W.grad[:3, 0]
+    (2.3026, tensor([-0.4000, -0.4000,  0.1000]))
+    """
+    reason = _why_not(input, linear_weight, linear_bias, target, weight)
+    reason = reason or _why_not_gradients(target, weight)
+    if not reason and linear_weight.dim() > 2:
+        reason = "weights of more than two dimensions came"
+    if reason:
+        _warn("linear_cross_entropy", reason)
+        return _linear_cross_entropy_by_pytorch(
+            input, linear_weight, target, linear_bias, weight, reduction, ignore_index,
+            label_smoothing, options,
+        )  # fmt: skip
+    if input.dim() == 1:
+        loss = linear_cross_entropy(
+            input.unsqueeze(0), linear_weight, target.unsqueeze(0), linear_bias=linear_bias,
+            weight=weight, reduction=reduction, ignore_index=ignore_index,
+            label_smoothing=label_smoothing, options=options,
+        )  # fmt: skip
+        return loss.squeeze(0)
+    if ignore_index is None:
+        ignore_index = -100
+    elif target.is_floating_point():
+        raise ValueError(f"ignore_index: {ignore_index} came with probabilities as target")
+    how = reduction, ignore_index, label_smoothing
+    layer = input, linear_weight, linear_bias
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
+        return _LinearCrossEntropy.apply(*layer, target, weight, how)
+    return _loss(input, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
+
+
+# ----------------------------------------------------------------------------------------- modules
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """Cross-entropy of logits as a module, as `torch.nn.CrossEntropyLoss`.
+
+    Parameters
+    ----------
+    weight, size_average, ignore_index, reduce, reduction, label_smoothing
+        As for `cross_entropy`, in this order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import CrossEntropyLoss
+    >>> criterion = CrossEntropyLoss(label_smoothing=0.1)
+    >>> round(criterion(torch.zeros(4, 10), torch.tensor([1, 2, 3, 4])).item(), 4)
+    2.3026
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(
+            input, target, self.weight, None, self.ignore_index, None, self.reduction,
+            self.label_smoothing,
+        )  # fmt: skip
+
+
+class LinearCrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """A linear layer and its cross-entropy as a module, as `torch.nn.LinearCrossEntropyLoss`.
+
+    Parameters
+    ----------
+    in_features, num_classes : int
+        D and C of the layer ``linear``, a `torch.nn.Linear`.
+    out_features : tuple of int
+        (d1, ...) of losses of more dimensions.
+    bias : bool
+        Whether the layer has one.
+    device, dtype
+        Of the layer.
+    reduction, weight, ignore_index, label_smoothing, options
+        As for `linear_cross_entropy`.
+
+    Raises
+    ------
+    ValueError
+        If `weight` has another shape than (C,), or `label_smoothing` is outside [0, 1].
+
+    Notes
+    -----
+    State dictionaries are exchangeable with PyTorch's module, which is new in 2.13.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from softmax_ext.torch import LinearCrossEntropyLoss
+    >>> head = LinearCrossEntropyLoss(3, 10, bias=True)
+    >>> head(torch.ones(2, 3), torch.tensor([0, 1])).backward()
+    >>> head.linear.weight.grad.shape
+    torch.Size([10, 3])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        options: Any = None,
+    ) -> None:
+        if weight is not None and tuple(weight.shape) != (num_classes,):
+            raise ValueError(
+                f"weight: shape {tuple(weight.shape)} came, ({num_classes},) was wanted"
+            )
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(
+                f"label_smoothing: {label_smoothing} came, a number from 0 to 1 was wanted"
+            )
+        super().__init__(weight, reduction=reduction, label_smoothing=label_smoothing)
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        self.ignore_index, self.options = ignore_index, options
+        self.linear = torch.nn.Linear(
+            in_features, math.prod(out_features, start=num_classes), bias, device, dtype
+        )
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        shape = (self.num_classes, *self.out_features)
+        bias = self.linear.bias
+        return linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*shape, self.linear.in_features),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            options=self.options,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.linear.in_features}, num_classes={self.num_classes}, "
+            f"out_features={self.out_features}, bias={self.linear.bias is not None}, "
+            f"reduction={self.reduction}, ignore_index={self.ignore_index}, "
+            f"label_smoothing={self.label_smoothing}, options={self.options}"
+        )
+
+
+# -------------------------------------------------------------------------------- what PyTorch does
+
+_warned: set[str] = set()
+
+
+@torch.compiler.assume_constant_result
+def _warn(function: str, reason: str, stacklevel: int = 3) -> None:
+    """Say once why PyTorch computes; in compiled code, when it is compiled."""
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(
+            f"softmax_ext.torch.{function} leaves this call to PyTorch: {reason}",
+            stacklevel=stacklevel,
+        )
+
+
+def _why_not(*tensors: Any) -> str | None:
+    """What keeps the kernels from computing on these tensors (None for those left out)."""
+    if torch.compiler.is_compiling():
+        return "the code is compiled"
+    if torch.jit.is_tracing():
+        return "the code is traced"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a transform of torch.func is at work"
+    if torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode is at work"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation is at work"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is on"
+    dtype = getattr(tensors[0], "dtype", None)
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            return f"a {type(t).__name__} came, not a plain tensor"
+        if t.device.type != "cpu":
+            return f"a tensor on the device {t.device.type} came"
+        if t.layout != torch.strided:
+            return f"a tensor of layout {t.layout} came"
+        if t.dtype not in FLOATING and (t.is_floating_point() or t is tensors[0]):
+            return f"a tensor of {t.dtype} came"
+        if t.is_floating_point() and t.dtype != dtype:
+            return "tensors of several floating dtypes came"
+    return None
+
+
+def _why_not_gradients(target: Tensor, weight: Tensor | None) -> str | None:
+    if torch.is_grad_enabled():
+        if target.requires_grad:
+            return "the gradient with respect to the target is wanted"
+        if weight is not None and weight.requires_grad:
+            return "the gradient with respect to the class weights is wanted"
+    return None
+
+
+def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
+    """What PyTorch makes of the arguments that it has given up, with its warning."""
+    if reduce is not None and not reduce:
+        reduction = "none"
+    else:
+        reduction = "mean" if size_average is None or size_average else "sum"
+    warnings.warn(
+        "size_average and reduce args will be deprecated, "
+        f"please use reduction='{reduction}' instead.",
+        stacklevel=3,
+    )
+    return reduction
+
+
+def _linear_cross_entropy_by_pytorch(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int | None,
+    label_smoothing: float,
+    options: Any,
+) -> Tensor:
+    how: dict[str, Any] = {
+        "weight": weight,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+    }
+    if hasattr(F, "linear_cross_entropy"):
+        return F.linear_cross_entropy(
+            input, linear_weight, target, linear_bias=linear_bias, ignore_index=ignore_index,
+            options=options, **how,
+        )  # fmt: skip
+    shape = linear_weight.shape[:-1]
+    if linear_bias is not None:
+        linear_bias = linear_bias.reshape(-1)
+    logits = F.linear(input, linear_weight.reshape(-1, linear_weight.shape[-1]), linear_bias)
+    how["ignore_index"] = -100 if ignore_index is None else ignore_index
+    return F.cross_entropy(logits.reshape(*input.shape[:-1], *shape), target, **how)
+
+
+# ----------------------------------------------------------------------------- what the kernels do
+
+
+def _array(t: Tensor | None) -> Any:
+    """A view of a tensor's memory."""
+    return None if t is None else t.detach().resolve_neg().numpy()
+
+
+def _threads() -> Any:
+    return num_threads(min(get_num_threads(), torch.get_num_threads()))
+
+
+def _loss(like: Tensor, loss: Any) -> Tensor:
+    """A reduced loss (a float) or the rows' losses as a tensor."""
+    if isinstance(loss, float):
+        return torch.tensor(loss, dtype=like.dtype, device="cpu")
+    return torch.from_numpy(np.asarray(loss))
+
+
+def _softmax(
+    name: str, input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None
+) -> Tensor:
+    theirs = getattr(F, name)
+    if dim is None:
+        return theirs(input, dim, stacklevel + 2, dtype)
+    x = input if dtype is None or not isinstance(input, Tensor) else input.to(dtype)
+    if reason := _why_not(x):
+        _warn(name, reason, 4)
+        return theirs(input, dim, stacklevel, dtype)
+    if x.numel() == 0:  # an error in NumPy's world, and nothing to compute
+        return theirs(x, dim)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Softmax.apply(x, dim, name)
+    return _softmax_of(name, x, dim)
+
+
+def _softmax_of(name: str, x: Tensor, dim: int) -> Tensor:
+    with _threads():
+        return torch.from_numpy(np.asarray(getattr(softmax_ext.kernels, name)(_array(x), dim)))
+
+
+class _Softmax(Function):
+    """softmax and log_softmax; the derivatives are PyTorch's, of every order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, name: str) -> Tensor:
+        out = _softmax_of(name, x, dim)
+        ctx.save_for_backward(out)
+        ctx.dim, ctx.derivative = dim, getattr(torch, f"_{name}_backward_data")
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (out,) = ctx.saved_tensors
+        return ctx.derivative(grad, out, ctx.dim, out.dtype), None, None
+
+
+def _cross_entropy(
+    kernel: str, logits: Tensor, target: Tensor, weight: Tensor | None, how: How, **more: Any
+) -> Any:
+    reduction, ignore_index, label_smoothing = how
+    with _threads():
+        return getattr(softmax_ext.kernels, kernel)(
+            _array(logits), _array(target), weight=_array(weight), reduction=reduction,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
+        )  # fmt: skip
+
+
+def _linear_cross_entropy(
+    kernel: str, layer: Layer, target: Tensor, weight: Tensor | None, how: How, **more: Any
+) -> Any:
+    X, W, b = map(_array, layer)
+    reduction, ignore_index, label_smoothing = how
+    with _threads():
+        return getattr(softmax_ext.kernels, kernel)(
+            X, W.T, b, _array(target), weight=_array(weight), reduction=reduction,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
+        )  # fmt: skip
+
+
+def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    """The gradient times the scalar that comes from above, mostly 1."""
+    try:
+        plain = factor.item() == 1
+    except RuntimeError:  # many factors at once: autograd.grad(is_grads_batched=True)
+        plain = False
+    return gradient if plain else gradient * factor
+
+
+class _Once(Function):
+    """Gradients, linked to what they depend on: differentiating them is an error, not a zero."""
+
+    @staticmethod
+    def forward(ctx: Any, n_links: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.view_as(t) for t in tensors[n_links:])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "softmax_ext.torch: the losses have no second derivatives; "
+            "those of torch.nn.functional have"
+        )
+
+
+def _links(*tensors: Tensor | None) -> list[Tensor]:
+    """Empty tensors that depend on these for autograd, and do not keep their numbers."""
+    with torch.enable_grad():
+        return [torch.slice_copy(t, 0, 0, 0) for t in tensors if t is not None and t.requires_grad]
+
+
+def _once(ctx: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """The gradients, guarded by `_Once` where they may be differentiated (create_graph=True)."""
+    if not torch.is_grad_enabled():
+        return gradients
+    guarded = _Once.apply(len(ctx.links), *ctx.links, *(g for g in gradients if g is not None))
+    left = iter(guarded)
+    return [None if g is None else next(left) for g in gradients]
+
+
+class _CrossEntropy(Function):
+    """A reduced loss keeps its gradient for backward. The rows' losses keep their arguments: the
+    gradient that comes from above is their sample weight in a second pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Any, how: How) -> Tensor:
+        ctx.how, ctx.links = how, _links(logits)
+        if how[0] == "none":
+            ctx.save_for_backward(logits, target, weight)
+            return _loss(logits, _cross_entropy("cross_entropy", logits, target, weight, how))
+        result = _cross_entropy("cross_entropy_with_grad", logits, target, weight, how)
+        ctx.save_for_backward(torch.from_numpy(result.dlogits))
+        return _loss(logits, result.loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if ctx.how[0] == "none":
+            logits, target, weight = ctx.saved_tensors
+            result = _cross_entropy(
+                "cross_entropy_with_grad", logits, target, weight, ("sum", *ctx.how[1:]),
+                sample_weight=_array(grad),
+            )  # fmt: skip
+            dlogits = torch.from_numpy(result.dlogits)
+        else:
+            dlogits = _scaled(ctx.saved_tensors[0], grad)
+        return (*_once(ctx, [dlogits]), None, None, None)
+
+
+class _LinearCrossEntropy(Function):
+    """As `_CrossEntropy`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, X: Tensor, W: Tensor, b: Any, target: Tensor, weight: Any, how: How
+    ) -> Tensor:
+        ctx.how, ctx.links = how, _links(X, W, b)
+        if how[0] == "none":
+            ctx.save_for_backward(X, W, b, target, weight)
+            losses = _linear_cross_entropy("linear_cross_entropy", (X, W, b), target, weight, how)
+            return _loss(X, losses)
+        result = _linear_cross_entropy(
+            "linear_cross_entropy_with_grad", (X, W, b), target, weight, how,
+            with_dX=ctx.needs_input_grad[0],
+        )  # fmt: skip
+        ctx.save_for_backward(*_gradients(ctx, result))
+        return _loss(X, result.loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if ctx.how[0] == "none":
+            X, W, b, target, weight = ctx.saved_tensors
+            result = _linear_cross_entropy(
+                "linear_cross_entropy_with_grad", (X, W, b), target, weight,
+                ("sum", *ctx.how[1:]), sample_weight=_array(grad), with_dX=ctx.needs_input_grad[0],
+            )  # fmt: skip
+            gradients = _gradients(ctx, result)
+        else:
+            gradients = [None if g is None else _scaled(g, grad) for g in ctx.saved_tensors]
+        return (*_once(ctx, gradients), None, None, None)
+
+
+def _gradients(ctx: Any, result: Any) -> list[Tensor | None]:
+    """Those of X, W (C, D) and b that are wanted."""
+    found: tuple[Array | None, ...] = result.dX, result.dW.T, result.db
+    return [
+        torch.from_numpy(g) if wanted else None
+        for g, wanted in zip(found, ctx.needs_input_grad, strict=False)
+    ]
