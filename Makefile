@@ -77,7 +77,7 @@ $(VENV)/.made: FORCE
 	@tools/make_venv.sh '$(PYTHON)' '$(VENV)'
 
 $(VENV)/.built: $(VENV)/.made pyproject.toml setup.py \
-    $(wildcard src/*.c src/*.h src/*.inc softmax_ext/*.pyx softmax_ext/*.pxd)
+    $(wildcard src/*.c src/*.h src/*.inc softmax_ext/*.pyx softmax_ext/*.px[di])
 	$(pip) install 'pip>=25.1'
 	$(pip) install --group build
 	PYTHONWARNINGS='ignore:Editable installation' \

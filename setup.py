@@ -59,7 +59,7 @@ extension = Extension(
     "softmax_ext._kernels",
     ["softmax_ext/_kernels.pyx", "src/smx_cpu.c"],
     include_dirs=["src", numpy.get_include()],
-    depends=[str(p) for p in sorted(Path("src").glob("smx*"))],
+    depends=[str(p) for p in sorted(Path("src").glob("smx*"))] + ["softmax_ext/_sparse.pxi"],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("SMX_LEAF_FLAGS", '"{}"'.format(" ".join(LEAF_FLAGS))),

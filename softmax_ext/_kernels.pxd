@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t
 cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
     enum: SMX_STATS, SMX_PROB, SMX_LOG
+    enum: SMX_REAL, SMX_F32, SMX_U8, SMX_SPARSE_AHEAD
 
     ctypedef struct smx_ahead:
         const void *const *rows
@@ -42,6 +43,15 @@ cdef extern from "smx.h":
         void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                       const void *const *B, void *out, smx_idx ldo,
                    smx_ahead *ahead) noexcept nogil
+        smx_idx sparse_pick(int wide, int type, smx_idx n, const void *index, const void *data,
+                            double scale, smx_idx lo, smx_idx hi, smx_idx *col,
+                            void *val) noexcept nogil
+        void sparse_logits(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
+                           const void *val, const void *W, smx_idx ldw,
+                           void *L, smx_idx ldl) noexcept nogil
+        void sparse_outer(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
+                          const void *val, const void *G, smx_idx ldg,
+                          void *dW, smx_idx ldw) noexcept nogil
 
     ctypedef struct smx_table:
         const char *name

@@ -3,6 +3,7 @@
 from typing import Any, final
 
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 _Array = NDArray[Any]
 
@@ -56,7 +57,7 @@ class CrossEntropy:
     ) -> None: ...
     def run(self, lo: int, hi: int) -> tuple[float, int]: ...
 
-@final
+@disjoint_base
 class LinearPass:
     @property
     def panelled(self) -> bool: ...
@@ -78,6 +79,47 @@ class LinearPass:
     ) -> None: ...
     def run(self, lo: int, hi: int, acc: Accumulator | None = None) -> tuple[float, int, int]: ...
     def finish(self, acc: Accumulator, dW: _Array, db: _Array | None) -> None: ...
+
+@final
+class SparsePass(LinearPass):
+    def __init__(
+        self,
+        isa: str,
+        job: int,
+        data: _Array,
+        indices: _Array,
+        indptr: _Array,
+        W: _Array,
+        b: _Array | None,
+        x_scale: float,
+        rows: _Array | None,
+        target: Target | None,
+        out: _Array | None,
+        losses: _Array | None,
+    ) -> None: ...
+    def run(  # type: ignore[override]
+        self, lo: int, hi: int, acc: Accumulator | None = None
+    ) -> tuple[float, int, int, int]: ...
+    def first_bad(self) -> tuple[int, int]: ...
+
+@final
+class SparseGradient:
+    @property
+    def n_strips(self) -> int: ...
+    def __init__(
+        self,
+        p: SparsePass,
+        dW: _Array,
+        with_db: bool,
+        strip_rows: int,
+        most_rows: int,
+        bounds: list[int],
+    ) -> None: ...
+    def next_part(self) -> bool: ...
+    def losses(self, strip: int) -> tuple[float, int, int, int]: ...
+    def gradients(self, i: int) -> bool: ...
+    def finish_part(self) -> None: ...
+    def finish(self, db: _Array | None) -> None: ...
 
 @final
 class SmallForward:

@@ -866,7 +866,6 @@ cdef class Block:
             self.wp[r] = <char *>self.Wt + r * ldw * size
 
 
-@cython.final
 cdef class LinearPass:
     """One pass over the rows of X, block by block, logits never whole.
 
@@ -1447,3 +1446,6 @@ cdef void add_rows(idx n, idx c, const real *G, idx ldl, double *db) noexcept no
         for r in range(n - n % 4, n):
             s0 += g[r]
         db[j] += (s0 + s1) + (s2 + s3)
+
+
+include "_sparse.pxi"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -33,6 +33,9 @@ def as_array(name: str, value: Any) -> Array:
         )
     if hasattr(value, "indptr") and hasattr(value, "indices"):
         raise TypeError(f"{name}: a sparse matrix came, a dense array was wanted; use .toarray()")
+    if hasattr(value, "tocsr"):
+        how = ".tocsr()" if name == "X" else ".toarray()"
+        raise TypeError(f"{name}: {type(value).__name__} came, which is no array; use {how}")
     return np.asarray(value)
 
 
@@ -197,6 +200,61 @@ def rows_first(x: Array, axes: tuple[int, ...]) -> Array:
 # ------------------------------------------------------------------------ arguments together
 
 
+class Csr(NamedTuple):
+    """A matrix in compressed sparse rows. What indptr and indices say is checked where it is
+    used."""
+
+    data: Array  # (nnz,) float32, float64 or uint8
+    indices: Array  # (nnz,) int32 or int64
+    indptr: Array  # (N + 1,) of any integer dtype
+    shape: tuple[int, int]
+
+    def entries(self, rows: int) -> int:
+        """How many entries that many rows may be expected to have."""
+        return -(-len(self.indices) * rows // max(1, self.shape[0]))
+
+
+def as_matrix(X: Any) -> Array | Csr:
+    """X as an array, or as compressed sparse rows if it has their four attributes."""
+    if type(X) is np.ndarray or not all(
+        hasattr(X, name) for name in ("indptr", "indices", "data", "shape")
+    ):
+        return as_bytes_or_floating("X", X)
+    form = getattr(X, "format", "csr")
+    if form != "csr":
+        raise TypeError(f"X: a sparse matrix in {form} form came, csr was wanted; use .tocsr()")
+    shape = tuple(as_integer("X.shape", n) for n in X.shape)
+    if len(shape) != 2 or min(shape) < 0:
+        raise ValueError(f"X: shape {X.shape} came, two axes (N, D) were wanted")
+    indices, indptr = as_array("X.indices", X.indices), as_array("X.indptr", X.indptr)
+    for name, a in (("indices", indices), ("indptr", indptr)):
+        if a.dtype.kind not in "iu":
+            raise TypeError(f"X.{name}: dtype {a.dtype} came, integers were wanted")
+    if indices.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
+        indices = indices.astype(np.int64)
+    if not indptr.dtype.isnative:
+        indptr = indptr.astype(np.int64)
+    data = as_bytes_or_floating("X.data", X.data)
+    if indptr.shape != (shape[0] + 1,):
+        raise ValueError(
+            f"X.indptr: shape {indptr.shape} came, ({shape[0] + 1},) was wanted for X of shape "
+            f"{shape}"
+        )
+    if indices.ndim != 1 or data.shape != indices.shape:
+        raise ValueError(
+            f"X.data, X.indices: shapes {data.shape} and {indices.shape} came, one axis of the "
+            "same length was wanted"
+        )
+    plain = np.ascontiguousarray
+    return Csr(plain(data), plain(indices), plain(indptr), (shape[0], shape[1]))
+
+
+def as_bytes_or_floating(name: str, value: Any) -> Array:
+    """`value` as native uint8, float32 or float64; other integers become float64."""
+    a = as_array(name, value)
+    return a if a.dtype == np.uint8 else as_floating(name, a)
+
+
 def finite(name: str, value: Any) -> float:
     v = as_number(name, value)
     if not math.isfinite(v):
@@ -204,14 +262,12 @@ def finite(name: str, value: Any) -> float:
     return v
 
 
-def as_layer(X: ArrayLike, W: ArrayLike, b: ArrayLike | None) -> tuple[Array, Array, Array | None]:
+def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Array, Array | None]:
     """X, W, b with W and b in the compute dtype."""
-    x = as_array("X", X)
-    if x.dtype.kind != "u" or x.dtype.itemsize != 1:
-        x = as_floating("X", x)
+    x = as_matrix(X)
     w = as_floating("W", W)
     bias = None if b is None else as_floating("b", b)
-    if x.ndim != 2:
+    if len(x.shape) != 2:
         raise ValueError(f"X: shape {x.shape} came, two axes (N, D) were wanted")
     if w.ndim != 2:
         raise ValueError(f"W: shape {w.shape} came, two axes (D, C) were wanted")
@@ -223,7 +279,8 @@ def as_layer(X: ArrayLike, W: ArrayLike, b: ArrayLike | None) -> tuple[Array, Ar
         raise ValueError(
             f"b: shape {bias.shape} came, ({w.shape[1]},) was wanted for W of shape {w.shape}"
         )
-    double = x.dtype == np.float64 or w.dtype == np.float64
+    x_dtype = x.data.dtype if isinstance(x, Csr) else x.dtype
+    double = x_dtype == np.float64 or w.dtype == np.float64
     if bias is not None:
         double = double or bias.dtype == np.float64
     dtype = np.float64 if double else np.float32

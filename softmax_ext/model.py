@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
+from .arguments import as_matrix
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -45,7 +46,8 @@ class SoftmaxModel:
     Notes
     -----
     Wherever a method takes `X`, that is an array (N, D), float32, float64 or uint8, or images
-    (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous.
+    (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous; or a
+    sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
@@ -328,7 +330,7 @@ def kernels_or_default(kernels: Any) -> Any:
 def as_kernels_like(X: Any) -> Any:
     """Convert once what the kernels would convert in every call."""
     if not isinstance(X, np.ndarray):
-        return X
+        return as_matrix(X)
     converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
     dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
     return np.require(X, dtype, "A")

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _kernels, threads
 from .arguments import (
     Array,
+    Csr,
     as_array,
     as_axes,
     as_floating,
@@ -51,6 +52,9 @@ THREADED_PRODUCTS = 1 << 24
 SLICE_ROWS = 1024
 # And at most so many, for more would lose float32's small gradients in their large sum.
 MOST_ROWS = 1 << 16
+# Strips of a sparse X: some 30 microseconds of work, for two calls from Python.
+STRIP_PRODUCTS = 1 << 18
+STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
 
 
 # --------------------------------------------------------------------------------- the kernels
@@ -519,7 +523,8 @@ class Kernels:
         ----------
         X : array_like
             (N, D) float32, float64 or uint8 (taken as it is, without a floating copy); other
-            integers become float64. Any memory layout.
+            integers become float64. Any memory layout. Or a sparse matrix in CSR form: anything
+            with ``indptr``, ``indices``, ``data`` and ``shape``, such as `scipy.sparse.csr_array`.
         W : array_like
             (D, C) weights in C or Fortran order.
         b : array_like, optional
@@ -537,7 +542,14 @@ class Kernels:
         Raises
         ------
         TypeError, ValueError
-            For dtypes and shapes that do not fit together.
+            For dtypes and shapes that do not fit together; for a sparse matrix in another form
+            than CSR, or whose indptr or indices lead outside it (names the row).
+
+        Notes
+        -----
+        Of a sparse X only the entries that are stored take part: a zero that is not stored is 0
+        also beside an infinite weight. Columns may come in any order; entries at the same place
+        add up.
 
         Examples
         --------
@@ -606,18 +618,18 @@ class Kernels:
             result = np.empty((n, c), w.dtype)
         else:
             result = out = as_out("out", out, (n, c), w.dtype)
-            if any(a is not None and _kernels.overlap(a, out) for a in (x, w, bias)):
+            if any(_kernels.overlap(a, out) for a in _arrays(x, w, bias)):
                 result = np.empty((n, c), w.dtype)
         if n and c:
-            p = _kernels.LinearPass(
-                self.isa, job, x, w, bias, scale, None, None, result, None, None
-            )
-            work = max(1, w.size)
+            p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
+            if out is not None and isinstance(x, Csr):
+                _check_matrix(p, x)
+            work = max(1, _products(x, w))
             step = -(-max(1, SLICE_PRODUCTS // work) // p.row_block) * p.row_block
             threads.run_slices(
                 -(-n // step),
                 lambda i: p.run(i * step, min(n, (i + 1) * step)),
-                lambda _: None,
+                lambda result: _refuse_bad(p, x, *result[2:]),
                 threaded=n * work >= THREADED_PRODUCTS,
             )
         if out is not None and result is not out:
@@ -686,7 +698,7 @@ class Kernels:
             (n,) indices into X, target and sample_weight alike: the minibatch is gathered inside
             the kernel, without a copy of ``X[rows]``. Negative ones count from the end.
         with_dX : bool
-            Whether the gradient with respect to X (or ``X[rows]``) is wanted.
+            Whether the gradient with respect to X (or ``X[rows]``) is wanted; of a dense X only.
         out : tuple or LinearCrossEntropyResult, optional
             ``(dW, db)`` or ``(dW, db, dX)`` or an earlier result: arrays to write to; entries
             may be None.
@@ -702,7 +714,9 @@ class Kernels:
         IndexError
             If a label is outside [0, C) or an index in `rows` outside X; names the row.
         TypeError, ValueError
-            For dtypes and shapes that do not fit together. Nothing is written to `out` then.
+            For dtypes and shapes that do not fit together, for `with_dX` with a sparse X, and for
+            rows of it that indptr or indices lead outside (those that are used are looked at).
+            Nothing is written to `out` then.
 
         Notes
         -----
@@ -710,7 +724,8 @@ class Kernels:
         Rows are taken in blocks (64 up to 64 classes, else 256), whose logits stay in cache.
         Workspace: a block's logits, its rows of X if they have to be converted, and W and dW once
         more; above 8 MiB of W three panels of 512 KiB a thread instead, and with dX up to 8 times
-        a block's rows.
+        a block's rows. For a sparse X: 4 MiB of G; W and dW once more unless they are C-ordered
+        and a row fills a vector; dW once more above 65536 rows.
 
         Examples
         --------
@@ -764,6 +779,10 @@ class Kernels:
         n = n_all if picked is None else len(picked)
         dW: Array | None
         dW, db, dX = None, None, None
+        if with_dX and isinstance(x, Csr):
+            raise ValueError(
+                "with_dX: True came with a sparse X, whose gradient would be dense; use X.toarray()"
+            )
         if job == GRADIENT:
             dW, db, dX = gradient_arrays(out, (n, d, c), w, bias, with_dX)
         total_weight, bad = job_target.scan(picked)
@@ -773,7 +792,7 @@ class Kernels:
             job_target.set_total(total_weight)
 
         # Results that overlap what is still to be read go through arrays of their own.
-        inputs = [a for a in (x, w, bias, t, sample) if a is not None]
+        inputs = _arrays(x, w, bias, t, sample)
         final = [dW, db, dX]
         if out is not None:
             dW, db, dX = (
@@ -785,10 +804,10 @@ class Kernels:
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
-        p = _kernels.LinearPass(
-            self.isa, job, x, w, bias, scale, picked, job_target, None, losses, dX
-        )
-        loss, n_correct = self._run_linear(p, job, n, w.size, dW, db)
+        p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
+        if out is not None and isinstance(x, Csr):
+            _check_matrix(p, x)
+        loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
         for g, f in zip((dW, db, dX), final, strict=True):
             if g is not f:
                 np.copyto(cast(Array, f), cast(Array, g))
@@ -797,11 +816,20 @@ class Kernels:
             cast(Array, final[0]), final[1], final[2], total_weight, n_correct,
         )  # fmt: skip
 
+    def _pass(self, job: int, x: Array | Csr, *rest: Any) -> Any:
+        """A pass over X, by the driver for its kind."""
+        if isinstance(x, Csr):
+            # There is no dX, which comes last.
+            return _kernels.SparsePass(self.isa, job, x.data, x.indices, x.indptr, *rest[:-1])
+        return _kernels.LinearPass(self.isa, job, x, *rest)
+
     @staticmethod
     def _run_linear(
-        p: Any, job: int, n: int, work: int, dW: Array | None, db: Array | None
+        p: Any, job: int, x: Array | Csr, n: int, work: int, dW: Array | None, db: Array | None
     ) -> tuple[float, int]:
         """Run a pass in slices of rows; what they return is added in order."""
+        if job == GRADIENT and isinstance(x, Csr):
+            return _run_sparse(p, x, n, work, cast(Array, dW), db)
         if job == GRADIENT and p.panelled:
             return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
         loss, n_correct = 0.0, 0
@@ -811,9 +839,8 @@ class Kernels:
         step = -(-step // p.row_block) * p.row_block
         total = _kernels.Accumulator(p, db is not None) if job == GRADIENT else None
         if n <= step:
-            loss, n_correct, bad = p.run(0, n, total)
-            if bad >= 0:
-                raise _changed(bad)
+            loss, n_correct, *bad = p.run(0, n, total)
+            _refuse_bad(p, x, *bad)
             if total is not None:
                 p.finish(total, dW, db)
             return loss, n_correct
@@ -822,11 +849,10 @@ class Kernels:
             acc = None if total is None else _kernels.Accumulator(p, db is not None)
             return p.run(i * step, min(n, (i + 1) * step), acc), acc
 
-        def merge(result: tuple[tuple[float, int, int], Any]) -> None:
+        def merge(result: tuple[Any, Any]) -> None:
             nonlocal loss, n_correct
-            (slice_loss, correct, bad), acc = result
-            if bad >= 0:
-                raise _changed(bad)
+            (slice_loss, correct, *bad), acc = result
+            _refuse_bad(p, x, *bad)
             loss += slice_loss
             n_correct += correct
             if total is not None:
@@ -945,6 +971,79 @@ def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[fl
         raise _changed(g.bad)
     g.finish(db)
     return loss, n_correct
+
+
+def _run_sparse(
+    p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None
+) -> tuple[float, int]:
+    """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
+    loss, n_correct = 0.0, 0
+
+    def add(result: tuple[float, int, int, int]) -> None:
+        nonlocal loss, n_correct
+        _refuse_bad(p, x, *result[2:])
+        loss += result[0]
+        n_correct += result[1]
+
+    def check(well: bool) -> None:
+        if not well:
+            _refuse_bad(p, x, -1, 0)
+
+    threaded = n * work >= THREADED_PRODUCTS
+    strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
+    strip = -(-strip // p.row_block) * p.row_block
+    bounds = _column_ranges(x, threads.get_num_threads() if threaded else 1)
+    g = _kernels.SparseGradient(p, dW, db is not None, strip, max(MOST_ROWS, n // 16), bounds)
+    while g.next_part():
+        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
+        threads.run_slices(len(bounds) - 1, g.gradients, check, threaded=threaded)
+        g.finish_part()
+    g.finish(db)
+    return loss, n_correct
+
+
+def _column_ranges(x: Csr, n: int) -> list[int]:
+    """Bounds of ranges of columns with about as many entries each, judged by a few."""
+    d = x.shape[1]
+    if n == 1 or len(x.indices) == 0:
+        return [0, d]
+    some = np.sort(x.indices[:: max(1, len(x.indices) // 4096)])
+    inner = (int(some[i * len(some) // n]) for i in range(1, n))
+    return [0, *(min(max(i, 0), d) for i in inner), d]
+
+
+def _products(x: Array | Csr, w: Array) -> int:
+    """Multiplications for the logits of a row."""
+    return x.entries(1) * w.shape[1] if isinstance(x, Csr) else w.size
+
+
+def _arrays(x: Array | Csr, *others: Array | None) -> list[Array]:
+    """The arrays among arguments, those of a sparse X one by one."""
+    first = list(x[:3]) if isinstance(x, Csr) else [x]
+    return first + [a for a in others if a is not None]
+
+
+def _refuse_bad(p: Any, x: Array | Csr, bad_label: int, bad_row: int = -1) -> None:
+    """Raise what a driver has found: the position of a label or of a row of a sparse X."""
+    if bad_label >= 0:
+        raise IndexError(f"target: the label at row {bad_label} changed during the call")
+    if bad_row >= 0:
+        _check_matrix(p, cast(Csr, x))
+        raise ValueError("X: indptr or indices changed during the call")
+
+
+def _check_matrix(p: Any, x: Csr) -> None:
+    """Raise if indptr or indices of the rows that are used are wrong."""
+    row, entry = p.first_bad()
+    if entry >= 0:
+        raise ValueError(
+            f"X: column index {x.indices[entry]} at row {row} is outside [0, {x.shape[1]})"
+        )
+    if row >= 0:
+        raise ValueError(
+            f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
+            f"numbers from 0 to {len(x.indices)} were wanted"
+        )
 
 
 def _changed(row: int) -> IndexError:

@@ -657,7 +657,7 @@ def linear_cross_entropy_with_grad(
         The minibatch: which rows of X, `target` and `sample_weight` to use. Negative ones count
         from the end; one that comes twice counts twice.
     with_dX : bool, optional
-        Compute the derivative with respect to X (to X[rows]) too.
+        Compute the derivative with respect to X (to X[rows]) too; of a dense X only.
     out : tuple (dW, db) or (dW, db, dX), or an earlier result, optional
         Arrays for the derivatives, in their shapes and dtype; an entry may be None.
 
@@ -674,7 +674,7 @@ def linear_cross_entropy_with_grad(
     ------
     ValueError, TypeError, IndexError
         As `linear` and `cross_entropy`; IndexError also for `rows` outside X, ValueError if `out`
-        cannot take the result.
+        cannot take the result, or for `with_dX` with a sparse X.
 
     Examples
     --------
@@ -687,6 +687,8 @@ def linear_cross_entropy_with_grad(
     (1, 2.0)
     """
     model = _check_model(X, W, b, x_scale)
+    if with_dX and _is_csr(model.X):
+        raise ValueError("with_dX: got True with a sparse X, wanted a dense one (X.toarray())")
     batch = None if rows is None else _check_rows(rows, model.n_rows)
     task = _check_task(
         target, _logits_shape(model), model.dtype, batch,
@@ -1390,7 +1392,8 @@ def _check_csr(X: Any) -> None:
 
 def _densify(X: Any, rows: Array, dtype: np.dtype[Any]) -> Array:
     """The given rows of a CSR matrix as an array; entries at the same place add up."""
-    first, last = np.asarray(X.indptr)[rows], np.asarray(X.indptr)[rows + 1]
+    indptr = np.asarray(X.indptr).astype(np.intp)
+    first, last = indptr[rows], indptr[rows + 1]
     entries = np.concatenate([np.arange(a, z) for a, z in zip(first, last, strict=True)])
     at_row = np.repeat(np.arange(len(rows)), last - first)
     dense = np.zeros((len(rows), X.shape[1]), dtype)

@@ -309,6 +309,7 @@ class Trainer:
             What to train, from the weights it has. (After `resume`: from those of the checkpoint.)
         X : array_like, shape (N, D) or (N, h, w, ...)
             Examples or images: float32, float64 or uint8; other integers are converted once.
+            Or a sparse matrix (N, D) in CSR form.
         y : array_like, shape (N,) or (N, C)
             Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them.
         sample_weight : array_like, shape (N,), optional
@@ -649,7 +650,8 @@ class _Data:
             if array is not None:
                 dtype = np.int64 if array.dtype.kind in "iu" else np.float64
                 digest.update(array.astype(dtype).tobytes())
-        return f"{self.X.dtype} of shape {self.X.shape}, labels {digest.hexdigest()[:16]}"
+        values = self.X if isinstance(self.X, np.ndarray) else self.X.data
+        return f"{values.dtype} of shape {self.X.shape}, labels {digest.hexdigest()[:16]}"
 
 
 class _SGD:

@@ -27,6 +27,10 @@ enum smx_mode {
     SMX_LOG = 2    /* out = log_softmax(x) */
 };
 
+/* How many entries ahead the leaves for a sparse X fetch, and what its numbers are. */
+#define SMX_SPARSE_AHEAD 16
+enum smx_type { SMX_REAL, SMX_F32, SMX_U8 };
+
 /* Rows that will be wanted soon; leaves that get one fetch them towards L2 while they work. */
 typedef struct {
     const void *const *rows; /* n rows of so many bytes */
@@ -84,6 +88,23 @@ typedef struct {
                   const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
     void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                      const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
+
+    /* Of n entries of a CSR matrix those whose index is in [lo, hi), in their order: indices to
+       col, numbers times scale to val; returns how many. index: int32, or (wide) int64; data: n
+       numbers of a smx_type. col and val have room for n. */
+    smx_idx (*sparse_pick)(int wide, int type, smx_idx n, const void *index, const void *data,
+                           double scale, smx_idx lo, smx_idx hi, smx_idx *col, void *val);
+
+    /* Rows of entries from sparse_pick: row r has those from at[r] to at[r + 1]; none, columns in
+       any order, and a column that comes more than once, are all right. Only entries take part:
+       what is not stored is 0 also beside infinity. c >= lanes; behind the entries, col can be
+       read (and is not used as more than a hint) for another SMX_SPARSE_AHEAD.
+       sparse_logits: L[r*ldl + j] += sum of val * W[col*ldw + j] for j < c, one entry after the
+       other. sparse_outer: dW[col*ldw + j] += val * G[r*ldg + j], rows and entries in order. */
+    void (*sparse_logits)(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
+                          const void *val, const void *W, smx_idx ldw, void *L, smx_idx ldl);
+    void (*sparse_outer)(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
+                         const void *val, const void *G, smx_idx ldg, void *dW, smx_idx ldw);
 } smx_leaves;
 
 typedef struct {

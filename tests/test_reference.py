@@ -829,12 +829,13 @@ def test_sparse_rows_as_dense(rng, dtype, rows):
     np.testing.assert_allclose(ref.linear(sparse, W, b), ref.linear(X, W, b), **tolerance)
     np.testing.assert_array_equal(ref.predict(sparse, W, b), ref.predict(X, W, b))
     dense_result, result = (
-        ref.linear_cross_entropy_with_grad(
-            x, W, b, target, rows=rows, x_scale=0.5, with_dX=True, reduction="sum"
-        )
+        ref.linear_cross_entropy_with_grad(x, W, b, target, rows=rows, x_scale=0.5, reduction="sum")
         for x in (X, sparse)
     )
     for actual, expected in zip(result, dense_result, strict=True):
+        if expected is None:
+            assert actual is None
+            continue
         np.testing.assert_allclose(actual, expected, **tolerance)
         assert np.asarray(actual).dtype == np.asarray(expected).dtype
 
