@@ -205,7 +205,7 @@ class Trainer:
         mu in ``v = mu v + g``, ``W = W - learning_rate v``, as in PyTorch's SGD; v starts at 0.
     weight_decay : float, optional
         ``g`` is the gradient plus ``weight_decay`` times the parameter; as in PyTorch's SGD the
-        bias decays too.
+        bias decays too, unless `decay_bias` is False.
     shuffle : bool, optional
         Go through the rows in a new random order in each epoch; otherwise as they come.
     seed : int or None, optional
@@ -224,6 +224,11 @@ class Trainer:
         End with the mean of the weights after each step of the last epoch (Polyak and Ruppert)
         instead of the last ones, which swing with the last few minibatches. What was recorded
         during training stays as it was; the last validation sees the mean.
+    label_smoothing : float, optional
+        As in the kernels: the part of each training target that is spread over the classes.
+        The validation loss knows nothing of it.
+    decay_bias : bool, optional
+        Whether `weight_decay` is applied to the bias too.
 
     Raises
     ------
@@ -261,6 +266,8 @@ class Trainer:
         checkpoint: str | os.PathLike[str] | None = None,
         kernels: Any = None,
         average: bool = False,
+        label_smoothing: float = 0.0,
+        decay_bias: bool = True,
     ) -> None:
         self.epochs = _check_int("epochs", epochs, 0)
         self.batch_size = _check_int("batch_size", batch_size, 1)
@@ -270,10 +277,14 @@ class Trainer:
         self.shuffle = bool(shuffle)
         self.seed = None if seed is None else _check_int("seed", seed, 0)
         self.callbacks = tuple(callbacks)
-        _listeners(self.callbacks)  # refuses what cannot be called
+        listeners(self.callbacks)  # refuses what cannot be called
         self.checkpoint = None if checkpoint is None else os.fspath(checkpoint)
         self.kernels = kernels
         self.average = bool(average)
+        self.label_smoothing = _check_number("label_smoothing", label_smoothing)
+        if self.label_smoothing > 1:
+            raise ValueError(f"label_smoothing: {label_smoothing}, wanted a number from 0 to 1")
+        self.decay_bias = bool(decay_bias)
         self._run: _Run | None = None
         self._resumed = False
 
@@ -345,7 +356,7 @@ class Trainer:
         if validation_data is not None:
             validation = _check_validation_data(model, validation_data, self.batch_size)
         kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
-        on_batch_end, on_epoch_end = _listeners(self.callbacks)
+        on_batch_end, on_epoch_end = listeners(self.callbacks)
         run = self._begin(model, data)
 
         with _InterruptGuard() as guard:
@@ -434,7 +445,7 @@ class Trainer:
             if had_schedule:
                 settings["learning_rate"] = 0.0
             trainer = cls(**settings, callbacks=callbacks, kernels=kernels)
-            run = _Run(model, trainer.momentum, trainer.weight_decay)
+            run = trainer._new_run(model)
             run.restore(entries)
         except (ValueError, TypeError, OverflowError) as error:
             raise ModelFormatError(f"{os.fspath(path)}: {error}") from error
@@ -462,11 +473,26 @@ class Trainer:
             run.move_to(model)
             self._resumed = False
         else:
-            run = self._run = _Run(model, self.momentum, self.weight_decay)
+            run = self._run = self._new_run(model)
             run.generator_state = np.random.default_rng(self.seed).bit_generator.state
             if self.checkpoint is not None:
                 run.data = data.description()
         return run
+
+    def _new_run(self, model: SoftmaxModel) -> _Run:
+        return _Run(model, self._new_sgd(model))
+
+    def _new_sgd(self, model: SoftmaxModel) -> _SGD:
+        return _SGD(model, self.momentum, self.weight_decay, self.decay_bias)
+
+    def _continue(self, run: _Run, model: SoftmaxModel) -> None:
+        """Let the next `fit` go on from another Trainer's run, with this one's settings."""
+        sgd = self._new_sgd(model)
+        for new, old in zip(sgd.velocities, run.sgd.velocities, strict=True):
+            if new is not None and old is not None:
+                new[...] = old
+        run.model, run.sgd = model, sgd
+        self._run, self._resumed = run, True
 
     def _run_minibatches(
         self,
@@ -494,7 +520,10 @@ class Trainer:
                     result = loss_and_gradient(
                         X, W, b, target,
                         sample_weight=sample_weight, x_scale=x_scale, rows=rows, out=result,
+                        label_smoothing=self.label_smoothing,
                     )  # fmt: skip
+                    if not result.total_weight:
+                        _set_to_zero(result)
                     guard.hold()
                     run.sgd.step((result.dW, result.db), rate)
                     run.count(result, data.n_counted(rows))
@@ -541,12 +570,15 @@ class Trainer:
         guard.release()
         if not math.isfinite(row.train_loss) and not run.warned:
             run.warned = True
-            warnings.warn(
-                f"loss is {row.train_loss} in epoch {row.epoch}; lower the learning rate",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            self._report_divergence(row)
         self._write_checkpoint(run)
+
+    def _report_divergence(self, row: HistoryRow) -> None:
+        warnings.warn(
+            f"loss is {row.train_loss} in epoch {row.epoch}; lower the learning rate",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
     def _batch_event(self, run: _Run, data: _Data) -> TrainingEvent:
         n_done = min(run.batch * self.batch_size, data.n_rows)
@@ -591,6 +623,8 @@ class Trainer:
             "shuffle": int(self.shuffle),
             "seed": -1 if self.seed is None else self.seed,
             "average": int(self.average),
+            "label_smoothing": self.label_smoothing,
+            "decay_bias": int(self.decay_bias),
         }
         arrays = {name: np.array(value) for name, value in settings.items()}
         _npz.write(self.checkpoint, _FILE_KIND, _FILE_VERSION, {**arrays, **run.to_arrays()})
@@ -657,12 +691,17 @@ class _Data:
 class _SGD:
     """The step rule of PyTorch's SGD; its buffers are made once."""
 
-    def __init__(self, model: SoftmaxModel, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: SoftmaxModel, momentum: float, weight_decay: float, decay_bias: bool
+    ) -> None:
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.parameters = _parameters(model)
         self.velocities = [np.zeros_like(p) if momentum else None for p in self.parameters]
-        self._products = [np.empty_like(p) if weight_decay else None for p in self.parameters]
+        self._products = [
+            np.empty_like(p) if weight_decay and (decay_bias or p is model.W) else None
+            for p in self.parameters
+        ]
         # While the weights are being averaged: their sums over the epoch's steps.
         self.sums: list[NDArray[np.float64]] | None = None
 
@@ -700,9 +739,9 @@ class _SGD:
 class _Run:
     """Where a training stands: all that a checkpoint holds beside the settings."""
 
-    def __init__(self, model: SoftmaxModel, momentum: float, weight_decay: float) -> None:
+    def __init__(self, model: SoftmaxModel, sgd: _SGD) -> None:
         self.model = model
-        self.sgd = _SGD(model, momentum, weight_decay)
+        self.sgd = sgd
         self.history = History()
         self.data = ""
         # Finished epochs; the generator's state before the running epoch's order was drawn, and
@@ -756,7 +795,7 @@ class _Run:
         self.loss_sum = self.weight_sum = self.seconds = 0.0
 
     def check_data(self, data: _Data) -> None:
-        if self.data != data.description():
+        if self.data and self.data != data.description():
             raise ValueError(
                 f"X, y, sample_weight: {data.description()}; the checkpoint's run was trained on "
                 f"{self.data}"
@@ -887,6 +926,8 @@ _SETTINGS = {
     "shuffle": "i",
     "seed": "i",  # -1: None
     "average": "i",
+    "label_smoothing": "f",
+    "decay_bias": "i",
 }
 _REQUIRED_ENTRIES = {
     **_SETTINGS,
@@ -937,6 +978,13 @@ def _unpack_generator_state(words: NDArray[np.uint64]) -> Any:
     return state
 
 
+def _set_to_zero(result: LinearCrossEntropyResult) -> None:
+    """Clear the gradients of a minibatch whose weights are all 0: they are means of nothing."""
+    for gradient in (result.dW, result.db):
+        if gradient is not None:
+            gradient[...] = 0
+
+
 # Arguments --------------------------------------------------------------------------------------
 
 
@@ -954,7 +1002,7 @@ def _check_validation_data(
         raise type(error)(f"validation_data: {error}") from error
 
 
-def _listeners(callbacks: Sequence[Any]) -> tuple[list[_Listener], list[_Listener]]:
+def listeners(callbacks: Sequence[Any]) -> tuple[list[_Listener], list[_Listener]]:
     """Return what is to be called at the end of each minibatch, and of each epoch."""
     on_batch_end = []
     on_epoch_end = []

@@ -98,6 +98,7 @@ RUNS = {
     "plain": {},
     "momentum": {"momentum": 0.9},
     "decay": {"weight_decay": 0.1, "momentum": 0.5},
+    "smoothed": {"weight_decay": 0.1, "decay_bias": False, "label_smoothing": 0.2},
     "in order": {"shuffle": False},
     "schedule": {"learning_rate": schedule},
     "no seed": {"seed": 17},

@@ -692,6 +692,7 @@ def test_fork_after_use(kernels):
         ({"learning_rate": np.inf}, ValueError, "learning_rate: inf, wanted a finite number"),
         ({"learning_rate": "0.1"}, TypeError, "learning_rate: '0.1', wanted a number"),
         ({"momentum": -1}, ValueError, "momentum: -1.0, wanted a finite number"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: 1.5, wanted a number from 0 to 1"),
         ({"weight_decay": np.nan}, ValueError, "weight_decay: nan, wanted a finite number"),
         ({"seed": -1}, ValueError, "seed: -1, wanted an integer from 0"),
         ({"seed": 1 << 63}, ValueError, "seed: 9223372036854775808, wanted"),
@@ -793,3 +794,34 @@ class TestAveraging:
         trainer.fit(trainer.model, X, y)
         assert trainer.model.W.tobytes() == whole.W.tobytes()
         assert trainer.model.b.tobytes() == whole.b.tobytes()
+
+
+def test_label_smoothing_is_a_soft_label() -> None:
+    X, y = np.eye(6), np.arange(6) % 3
+    soft = 0.7 * np.eye(3)[y] + 0.1
+    models = [SoftmaxModel.zeros(6, 3, dtype=np.float64) for _ in range(2)]
+    smoothed = Trainer(epochs=3, batch_size=2, label_smoothing=0.3).fit(models[0], X, y)
+    plain = Trainer(epochs=3, batch_size=2).fit(models[1], X, soft)
+    np.testing.assert_allclose(models[0].W, models[1].W, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(smoothed.train_loss, plain.train_loss)
+
+
+def test_the_bias_need_not_decay() -> None:
+    """Without gradients, only what decays changes."""
+    X, y = np.zeros((4, 2)), np.full((4, 3), 1 / 3)
+    for decay_bias in (True, False):
+        model = SoftmaxModel(np.ones((2, 3)), np.ones(3))
+        Trainer(
+            epochs=1, batch_size=4, learning_rate=0.5, weight_decay=0.5, decay_bias=decay_bias
+        ).fit(model, X, y)
+        np.testing.assert_allclose(model.W, 0.75)
+        np.testing.assert_allclose(model.b, 0.75 if decay_bias else 1.0)
+
+
+def test_a_minibatch_without_weight_changes_nothing() -> None:
+    X, y, weight = np.eye(4), np.arange(4) % 2, np.array([1.0, 1.0, 0.0, 0.0])
+    model, half = (SoftmaxModel.zeros(4, 2, dtype=np.float64) for _ in range(2))
+    history = Trainer(epochs=2, batch_size=2, shuffle=False).fit(model, X, y, sample_weight=weight)
+    Trainer(epochs=2, batch_size=2, shuffle=False).fit(half, X[:2], y[:2])
+    assert model.W.tobytes() == half.W.tobytes()
+    assert np.isfinite(history.train_loss).all()
