@@ -12,6 +12,7 @@
 #define SMX_DOT_SHAPES(T) T(1) T(2)
 #define SMX_DOT_ROWS(CB) 4
 /* Tiles of outer: rows x vectors. */
+#define SMX_OUTER_ROWS 2
 #define SMX_OUTER_SHAPES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(2, 3) T(2, 4)
 /* Softmax of more classes goes row by row: where the two ways cost the same (bench/). */
 #define SMX_COLS_MAX 64

@@ -6,6 +6,7 @@
 #define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 #define SMX_DOT_ROWS(CB) 4
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
+#define SMX_OUTER_ROWS 6
 #define SMX_OUTER_SHAPES(T)                                                                      \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)                              \
     T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(2, 5) T(2, 6) T(2, 7) T(2, 8)                              \
