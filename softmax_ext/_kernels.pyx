@@ -294,15 +294,18 @@ def wrap_rows(cnp.ndarray rows, idx n):
     return bad
 
 
-def overlap(cnp.ndarray a, cnp.ndarray b):
-    """Whether the memory from a's first to its last byte meets b's."""
+def overlap(cnp.ndarray a, *others):
+    """Whether the memory from a's first to its last byte meets that of another array."""
     cdef char *a_low
     cdef char *a_high
     cdef char *b_low
     cdef char *b_high
     bounds(a, &a_low, &a_high)
-    bounds(b, &b_low, &b_high)
-    return a_low < b_high and b_low < a_high
+    for b in others:
+        bounds(b, &b_low, &b_high)
+        if a_low < b_high and b_low < a_high:
+            return True
+    return False
 
 
 cdef void bounds(cnp.ndarray a, char **low, char **high) noexcept:

@@ -64,6 +64,8 @@ def as_weights(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def overlaps_itself(a: Array) -> bool:
+    if a.flags.forc:
+        return False
     reach = a.itemsize
     for step, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if step < reach:
@@ -109,6 +111,8 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def as_number(name: str, value: Any) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, (str, bytes)) or np.ndim(value) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}: {type(value).__name__} came, a number was wanted")
     return float(value)
@@ -378,8 +382,9 @@ def gradient_arrays(
             result.append(np.empty(shape, W.dtype, "C" if like_c else "F"))
         else:
             result.append(np.empty(shape, W.dtype))
-    used = [g for g in result if g is not None]
+    used = [g for g in result if g is not None] if out is not None else []
     for i, g in enumerate(used):
-        if any(_kernels.overlap(g, h) and np.shares_memory(g, h) for h in used[i + 1 :]):
+        later = used[i + 1 :]
+        if _kernels.overlap(g, *later) and any(np.shares_memory(g, h) for h in later):
             raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
     return cast(Array, result[0]), result[1], result[2]

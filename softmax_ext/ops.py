@@ -450,8 +450,7 @@ class Kernels:
             dlogits = g = np.empty(x.shape, x.dtype) if out is None else out
             if out is not None and (
                 (x.ndim > 3 and not out.flags.c_contiguous)  # no view with classes last
-                or _kernels.overlap(out, x)
-                or _kernels.overlap(out, t)
+                or _kernels.overlap(out, x, t)
             ):
                 g = np.empty(x.shape, x.dtype)
         g3 = None if g is None else classes_last(g)
@@ -618,7 +617,7 @@ class Kernels:
             result = np.empty((n, c), w.dtype)
         else:
             result = out = as_out("out", out, (n, c), w.dtype)
-            if any(_kernels.overlap(a, out) for a in _arrays(x, w, bias)):
+            if _kernels.overlap(out, *_arrays(x, w, bias)):
                 result = np.empty((n, c), w.dtype)
         if n and c:
             p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
@@ -796,9 +795,7 @@ class Kernels:
         final = [dW, db, dX]
         if out is not None:
             dW, db, dX = (
-                np.empty_like(g)
-                if g is not None and any(_kernels.overlap(g, a) for a in inputs)
-                else g
+                np.empty_like(g) if g is not None and _kernels.overlap(g, *inputs) else g
                 for g in final
             )
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
