@@ -14,11 +14,11 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from .options import DEFAULT_CHECKPOINT, TRAINING_DEFAULTS, make_parser
+from .options import DEFAULT_CHECKPOINT, LBFGS_DEFAULTS, TRAINING_DEFAULTS, make_parser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .progress import Lines
     from .report import Score
     from .sources import Part, Source
-    from .trainer import Trainer
+    from .trainer import History, Trainer
 
 __all__ = ["main"]
 
@@ -110,11 +110,23 @@ def _one_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------- train
 
 
+class _Run(NamedTuple):
+    """A training that has come to its end."""
+
+    model: SoftmaxModel
+    history: History
+    settings: dict[str, object]
+    #: What a row of the history is.
+    unit: str
+    #: To be removed once the model is written.
+    checkpoint: str | None = None
+
+
 def _train(args: argparse.Namespace) -> int:
     from . import report
     from .progress import make_progress
-    from .trainer import TrainingInterrupted
 
+    _refuse_other_solver(args)
     beside = f"{os.path.splitext(args.model_out)[0]}.checkpoint.npz"
     checkpoint = beside if args.checkpoint is None else args.checkpoint
     if os.path.realpath(checkpoint) == os.path.realpath(args.model_out):
@@ -131,6 +143,67 @@ def _train(args: argparse.Namespace) -> int:
         os.makedirs(args.report, exist_ok=True)
 
     listeners = [] if args.quiet else [make_progress()]
+    if args.solver == "lbfgs":
+        run = _run_lbfgs(args, source, kernels, listeners)
+    else:
+        run = _run_sgd(args, source, checkpoint, kernels, listeners)
+
+    model = run.model
+    if not np.isfinite(run.history.train_loss[-1:]).all():
+        raise ValueError("the training diverged, there is no model; lower --learning-rate")
+    model.save(args.model_out)
+    train_score, _ = _score(model, source.train)
+    test_score, predicted = _score(model, source.test)
+    _say(args, "")
+    _say(args, _score_table([("train", train_score), ("test", test_score)]))
+    _say(args, f"model     {args.model_out}")
+    if args.report is not None:
+        training = report.Training(
+            model,
+            source,
+            source.test,
+            run.history,
+            train_score,
+            test_score,
+            predicted,
+            run.settings,
+            run.unit,
+        )
+        missing = report.write_report(args.report, training)
+        note = f" (no pictures: {missing})" if missing else ""
+        _say(args, f"report    {os.path.join(args.report, 'report.md')}{note}")
+    if run.checkpoint is not None and os.path.exists(run.checkpoint):
+        os.unlink(run.checkpoint)  # has done its duty
+    print(f"test accuracy {test_score.accuracy:.4f}")
+    return 0
+
+
+@contextlib.contextmanager
+def _shown(listeners: list[Lines]) -> Iterator[None]:
+    """While a training goes on; a bar is gone afterwards."""
+    with contextlib.ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener)
+        yield
+
+
+def _refuse_other_solver(args: argparse.Namespace) -> None:
+    """What the solver has no use for is an error, not left out silently."""
+    of_sgd = (*TRAINING_DEFAULTS, "checkpoint", "resume")
+    other, foreign = ("sgd", of_sgd) if args.solver == "lbfgs" else ("lbfgs", (*LBFGS_DEFAULTS,))
+    for name in foreign:
+        if getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
+            args.parser.error(f"{option}: goes with --solver {other} only")
+
+
+def _run_sgd(
+    args: argparse.Namespace, source: Source, checkpoint: str, kernels: Any, listeners: list[Lines]
+) -> _Run:
+    """Minibatch descent, from zero or from a checkpoint."""
+    from .trainer import TrainingInterrupted
+
+    beside = checkpoint if args.checkpoint is None else None
     if args.resume is None:
         trainer, model = _new_run(args, source, checkpoint, kernels, listeners)
     else:
@@ -140,9 +213,7 @@ def _train(args: argparse.Namespace) -> int:
         model = trainer.model
     _say(args, _describe(source, kernels))
     try:
-        with contextlib.ExitStack() as stack:
-            for listener in listeners:
-                stack.enter_context(listener)
+        with _shown(listeners):
             history = trainer.fit(model, *source.train, validation_data=source.test)
     except TrainingInterrupted as interrupt:
         if interrupt.checkpoint is None:
@@ -151,41 +222,88 @@ def _train(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(
             f"{interrupt}; go on with: {again} --resume {shlex.quote(interrupt.checkpoint)}"
         ) from interrupt
+    settings = {name: getattr(trainer, name) for name in TRAINING_DEFAULTS}
+    return _Run(
+        model,
+        history,
+        _settings(args, settings, model, kernels),
+        "epoch",
+        beside if trainer.checkpoint == beside else None,
+    )
 
-    if not math.isfinite(history.train_loss[-1]):
-        raise ValueError("the training diverged, there is no model; lower --learning-rate")
-    model.save(args.model_out)
-    train_score, _ = _score(model, source.train)
-    test_score, predicted = _score(model, source.test)
-    _say(args, "")
-    _say(args, _score_table([("train", train_score), ("test", test_score)]))
-    _say(args, f"model     {args.model_out}")
-    if args.report is not None:
-        missing = report.write_report(
-            args.report,
-            report.Training(
-                model,
-                source,
-                source.test,
-                history,
-                train_score,
-                test_score,
-                predicted,
-                _settings(args, trainer, model, kernels),
-            ),
+
+def _run_lbfgs(
+    args: argparse.Namespace, source: Source, kernels: Any, listeners: list[Lines]
+) -> _Run:
+    """L-BFGS, from zero to the regularised optimum."""
+    import time
+
+    from .model import SoftmaxModel
+    from .solvers import FitResult, fit_lbfgs
+    from .trainer import History, HistoryRow
+
+    assert source.test is not None
+    test = source.test
+    model = _new_model(args, source, kernels)
+    settings = _chosen(args, LBFGS_DEFAULTS)
+    _say(args, _describe(source, kernels))
+    history = History()
+    n = len(source.train.y)
+    start = time.perf_counter()
+
+    def record(state: FitResult) -> None:
+        nonlocal start
+        seconds = time.perf_counter() - start
+        there = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
+        penalty = float(np.sum(np.square(state.W, dtype=np.float64))) / (2 * settings["C"])
+        row = HistoryRow(
+            epoch=state.nit,
+            train_loss=(state.fun - penalty) / n,
+            train_accuracy=math.nan,  # would take another pass
+            validation_loss=there.loss(*test),
+            validation_accuracy=there.accuracy(*test),
+            seconds=seconds,
+            examples_per_second=n / seconds,
         )
-        note = f" (no pictures: {missing})" if missing else ""
-        _say(args, f"report    {os.path.join(args.report, 'report.md')}{note}")
-    if trainer.checkpoint == beside and args.checkpoint is None and os.path.exists(beside):
-        os.unlink(beside)  # has done its duty
-    print(f"test accuracy {test_score.accuracy:.4f}")
-    return 0
+        history.append(row)
+        for listener in listeners:
+            listener.on_iteration(row, state.grad_norm)
+        start = time.perf_counter()
+
+    with _shown(listeners):
+        result = fit_lbfgs(model, *source.train, **settings, callback=record)
+    if not result.success:
+        _complain(args, f"warning: not converged: {result.message}; see --max-iter and --tol")
+    _say(args, f"after {result.nit} iterations: {result.message}")
+    settings["outcome"] = f"{result.message}; {result.nfev} passes over the data"
+    return _Run(model, history, _settings(args, settings, model, kernels), "iteration")
+
+
+def _chosen(args: argparse.Namespace, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings given, and the defaults of the others."""
+    given = {name: getattr(args, name) for name in defaults}
+    return defaults | {name: value for name, value in given.items() if value is not None}
+
+
+def _new_model(args: argparse.Namespace, source: Source, kernels: Any) -> SoftmaxModel:
+    """A model of zeros for the data."""
+    from .model import SoftmaxModel
+
+    X = source.train.X
+    x_scale = (1 / 255 if X.dtype == np.uint8 else 1.0) if args.x_scale is None else args.x_scale
+    return SoftmaxModel.zeros(
+        math.prod(X.shape[1:]),
+        len(source.class_names),
+        dtype=args.dtype or "float32",
+        classes=source.class_names if source.is_named else None,
+        x_scale=x_scale,
+        kernels=kernels,
+    )
 
 
 def _new_run(
     args: argparse.Namespace, source: Source, checkpoint: str, kernels: Any, listeners: list[Lines]
 ) -> tuple[Trainer, SoftmaxModel]:
-    from .model import SoftmaxModel
     from .trainer import Trainer
 
     if os.path.exists(checkpoint):
@@ -194,20 +312,9 @@ def _new_run(
             f"warning: {checkpoint}, of a run that did not finish, will be replaced;"
             " --resume would have gone on from it",
         )
-    X = source.train.X
-    x_scale = (1 / 255 if X.dtype == np.uint8 else 1.0) if args.x_scale is None else args.x_scale
-    model = SoftmaxModel.zeros(
-        math.prod(X.shape[1:]),
-        len(source.class_names),
-        dtype=args.dtype or "float32",
-        classes=source.class_names if source.is_named else None,
-        x_scale=x_scale,
-        kernels=kernels,
-    )
-    given = {name: getattr(args, name) for name in TRAINING_DEFAULTS}
-    settings = TRAINING_DEFAULTS | {k: value for k, value in given.items() if value is not None}
+    settings = _chosen(args, TRAINING_DEFAULTS)
     trainer = Trainer(**settings, checkpoint=checkpoint, callbacks=listeners)
-    return trainer, model
+    return trainer, _new_model(args, source, kernels)
 
 
 def _resumed_run(
@@ -261,7 +368,7 @@ def _without_resume(words: list[str]) -> list[str]:
 
 
 def _settings(
-    args: argparse.Namespace, trainer: Trainer, model: SoftmaxModel, kernels: Any
+    args: argparse.Namespace, solver: dict[str, Any], model: SoftmaxModel, kernels: Any
 ) -> dict[str, object]:
     """What the training was done with, for the report."""
     from .threads import get_num_threads
@@ -269,7 +376,7 @@ def _settings(
     return {
         "data": args.data,
         "solver": args.solver,
-        **{name.replace("_", " "): getattr(trainer, name) for name in TRAINING_DEFAULTS},
+        **{name.replace("_", " "): value for name, value in solver.items()},
         "dtype": model.W.dtype,
         "x scale": f"{model.x_scale:.6g}",
         "kernels": _kernels_name(kernels),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["DEFAULT_CHECKPOINT", "TRAINING_DEFAULTS", "make_parser"]
+__all__ = ["DEFAULT_CHECKPOINT", "LBFGS_DEFAULTS", "TRAINING_DEFAULTS", "make_parser"]
 
 #: What ``--resume`` without a value gives; no path is empty.
 DEFAULT_CHECKPOINT = ""
@@ -22,6 +22,9 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "average": True,
 }
+
+#: Likewise, of ``--solver lbfgs``.
+LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000}
 
 
 def _whole(least: int) -> Any:
@@ -56,12 +59,32 @@ def _not_negative(text: str) -> float:
     return number
 
 
+def _positive(text: str) -> float:
+    number = _real(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number above 0")
+    return number
+
+
+_EXAMPLES = """\
+examples:
+  softmax-ext train --data two-by-two
+      a first model, of cats, chickens and dogs, in a second
+  softmax-ext train --report report
+      ten epochs on Fashion-MNIST, and a folder with pictures of what was learnt
+  softmax-ext evaluate model.npz
+  softmax-ext predict model.npz photo.jpg --resize --invert
+
+softmax-ext COMMAND --help tells more, with examples.
+"""
 _TRAIN_EXAMPLES = """\
 examples:
   softmax-ext train
       ten epochs on Fashion-MNIST; the model goes to model.npz
   softmax-ext train --epochs 20 --learning-rate 0.05 --momentum 0.9 --report report
       with other settings, and a folder with report.md and pictures
+  softmax-ext train --solver lbfgs --C 0.01
+      to the regularised optimum, that of scikit-learn's LogisticRegression
   softmax-ext train --data two-by-two
       cats, chickens and dogs of 2 x 2 pixels, without any file
   softmax-ext train --data images.npy --labels labels.npy --model-out mine.npz
@@ -111,7 +134,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="softmax-ext",
         description="Softmax regression: train it, test it, use it.",
-        epilog="softmax-ext COMMAND --help tells more, with examples.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
@@ -193,7 +217,13 @@ def _add_train(commands: Any) -> None:
     command = _add_command(commands, "train", "train a model and test it", _TRAIN_EXAMPLES)
     _add_data_options(command)
     group = command.add_argument_group("training")
-    group.add_argument("--solver", choices=["sgd"], default="sgd", help="minibatch descent, sgd")
+    group.add_argument(
+        "--solver",
+        choices=["sgd", "lbfgs"],
+        default="sgd",
+        help="minibatch descent (the default), or L-BFGS to the regularised optimum",
+    )
+    group = command.add_argument_group("training with --solver sgd")
     for name, convert, what in (
         ("epochs", _whole(1), "times through the data"),
         ("batch_size", _whole(1), "examples in a minibatch"),
@@ -214,6 +244,19 @@ def _add_train(commands: Any) -> None:
         help="end with the mean of the last epoch's weights, not with the last step's"
         " (default: --average)",
     )
+    group = command.add_argument_group("training with --solver lbfgs")
+    for name, convert, what in (
+        ("C", _positive, "inverse strength of the penalty, the squares of the weights"),
+        ("tol", _not_negative, "converged when no entry of the mean gradient is larger"),
+        ("max_iter", _whole(1), "most iterations"),
+    ):
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=convert,
+            metavar="N" if name == "max_iter" else "X",
+            help=f"{what} (default: {LBFGS_DEFAULTS[name]:g})",
+        )
+    group = command.add_argument_group("model")
     group.add_argument(
         "--dtype", choices=["float32", "float64"], help="of the weights (default: float32)"
     )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .trainer import TrainingEvent
+    from .trainer import HistoryRow, TrainingEvent
 
 __all__ = ["Lines", "ProgressBar", "make_progress"]
 
 
+_EACH = 10  # iterations between two lines
+
+
 class Lines:
-    """A line for each epoch, on standard output."""
+    """A line for each epoch, or some of a solver's iterations, on standard output."""
 
     def __enter__(self) -> Lines:
         return self
@@ -29,6 +34,17 @@ class Lines:
             f" {row.examples_per_second:.0f} examples/s",
             flush=True,
         )
+
+    def on_iteration(self, row: HistoryRow, grad_norm: float) -> None:
+        """Told of each iteration of a solver, whose number the row has for an epoch."""
+        if row.epoch % _EACH == 0:
+            print(
+                f"iteration {row.epoch}: loss {row.train_loss:.4f}, gradient {grad_norm:.1e};"
+                f" test loss {row.validation_loss:.4f},"
+                f" test accuracy {row.validation_accuracy:.4f};"
+                f" {row.examples_per_second:.0f} examples/s",
+                flush=True,
+            )
 
 
 class ProgressBar(Lines):
@@ -69,10 +85,35 @@ class ProgressBar(Lines):
         )
         self._bar.update(done - self._bar.n)
 
+    def on_iteration(self, row: HistoryRow, grad_norm: float) -> None:
+        if self._bar is None:
+            self._bar = self._tqdm(  # nobody knows how many there will be
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{desc} {elapsed}{postfix}",
+            )
+        self._bar.set_description_str(f"iteration {row.epoch}", refresh=False)
+        self._bar.set_postfix_str(
+            f"loss {row.train_loss:.4f}, gradient {grad_norm:.1e},"
+            f" test accuracy {row.validation_accuracy:.4f},"
+            f" {row.examples_per_second:.0f} examples/s",
+            refresh=row.epoch == 1,
+        )
+        self._bar.update()
+        with self._room():
+            super().on_iteration(row, grad_norm)
+
     def on_epoch_end(self, event: TrainingEvent) -> None:
+        with self._room():
+            super().on_epoch_end(event)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """For a line, which goes where the bar was."""
         if self._bar is not None:
-            self._bar.clear()  # the line goes where the bar was
-        super().on_epoch_end(event)
+            self._bar.clear()
+        yield
         if self._bar is not None:
             self._bar.refresh()
 

@@ -49,6 +49,8 @@ class Training(NamedTuple):
     predicted: NDArray[np.intp]
     #: What was set, by name.
     settings: Mapping[str, object]
+    #: What a row of the history is: an epoch, or an iteration of a solver.
+    unit: str = "epoch"
 
 
 def class_scores(counts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -109,8 +111,11 @@ def _draw(training: Training) -> dict[str, Figure]:
     from . import plots
 
     names, test = training.source.class_names, training.test
+    curves = plots.plot_history(training.history)
+    for axes in curves.axes:
+        axes.set_xlabel(training.unit)
     pictures = {
-        "curves": plots.plot_history(training.history),
+        "curves": curves,
         "confusion": plots.plot_confusion(test.y, training.predicted, names),
     }
     if test.X.ndim == 3:  # images
@@ -132,8 +137,8 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
     lines = [
         f"# Softmax regression on {training.source.name}",
         "",
-        f"**Test accuracy {score.accuracy:.4f}** after {_plural(len(history), 'epoch')}, which"
-        f" took {history.seconds.sum():.1f} s without the tests in between.",
+        f"**Test accuracy {score.accuracy:.4f}** after {_plural(len(history), training.unit)},"
+        f" which took {history.seconds.sum():.1f} s without the tests in between.",
         "",
     ]
     if missing:
@@ -151,9 +156,9 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
             ("test", *_score_cells(score)),
         ],
     )
-    lines += ["## Epochs", ""]
-    picture("curves", "Loss and accuracy over the epochs")
-    lines += _epochs(history)
+    lines += [f"## {training.unit.capitalize()}s", ""]
+    picture("curves", f"Loss and accuracy over the {training.unit}s")
+    lines += _epochs(history, training.unit)
     if "weights" in pictures:
         lines += ["## What it learnt", ""]
         lines += ["A bright pixel speaks for the class where it is red, against it where blue.", ""]
@@ -172,13 +177,20 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
     return "\n".join(lines)
 
 
-def _epochs(history: History) -> list[str]:
-    """The table of epochs."""
+_WHEN = {
+    "epoch": "Training figures are means over the epoch, while the weights change; test figures,"
+    " validation in the picture, are of its end.",
+    "iteration": "Figures are of the weights at its end; the loss is without the penalty.",
+}
+
+
+def _epochs(history: History, unit: str) -> list[str]:
+    """The table of epochs, or of a solver's iterations."""
     rows = [
         (
             row.epoch,
             f"{row.train_loss:.4f}",
-            f"{row.train_accuracy:.4f}",
+            "-" if np.isnan(row.train_accuracy) else f"{row.train_accuracy:.4f}",
             f"{row.validation_loss:.4f}",
             f"{row.validation_accuracy:.4f}",
             f"{row.seconds:.2f}",
@@ -188,13 +200,11 @@ def _epochs(history: History) -> list[str]:
     ]
     which = "All" if len(rows) == len(history) else f"The last {len(rows)}"
     return [
-        f"{which} epochs; the same in [history.csv](history.csv). Training figures are means over"
-        " the epoch, while the weights change; test figures, validation in the picture, are of its"
-        " end.",
+        f"{which} {unit}s; the same in [history.csv](history.csv). {_WHEN[unit]}",
         "",
         *_table(
             (
-                "epoch",
+                unit,
                 "train loss",
                 "train accuracy",
                 "test loss",

@@ -265,6 +265,81 @@ def test_train_that_diverges_writes_no_model(run):
     assert not os.path.exists("model.npz")
 
 
+# ------------------------------------------------------------------------------------- lbfgs
+
+
+def test_lbfgs_is_fit_lbfgs(run, without_pictures):
+    words = ("--solver", "lbfgs", "--C", 0.5, "--tol", "1e-3", "--max-iter", 60)
+    status, out, err = run(*TWO, *words, "--dtype", "float64", "--report", "report")
+    assert (status, err) == (0, "")
+    data = datasets.make_two_by_two(3000, seed=0)
+    model = SoftmaxModel.zeros(4, 3, dtype=np.float64, classes=data.class_names, x_scale=1 / 255)
+    result = sx.fit_lbfgs(model, data.images, data.labels, C=0.5, tol=1e-3, max_iter=60)
+    assert result.success
+    np.testing.assert_array_equal(SoftmaxModel.load("model.npz").W, model.W)
+    assert f"after {result.nit} iterations: {result.message}\n" in out
+    settings = dict(
+        re.findall(r"^\| ([A-Za-z ]+) \| (.+) \|$", read("report/report.md"), flags=re.M)
+    )
+    wanted = {"solver": "lbfgs", "C": "0.5", "tol": "0.001", "max iter": "60"}
+    assert settings.items() >= wanted.items()
+    assert "epochs" not in settings
+    assert settings["outcome"] == f"{result.message}; {result.nfev} passes over the data"
+
+
+def test_lbfgs_records_each_iteration(run, without_pictures):
+    """The last of them is of the model that was written; the loss is without the penalty."""
+    status, out, _ = run(*TWO, "--solver", "lbfgs", "--C", 0.1, "--report", "report")
+    assert status == 0
+    with open("report/history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, len(rows) + 1))
+    model = SoftmaxModel.load("model.npz")
+    for seed, n, loss in ((0, 3000, "train_loss"), (1, 600, "validation_loss")):
+        data = datasets.make_two_by_two(n, seed=seed)
+        right = model.loss(data.images, data.labels)
+        assert float(rows[-1][loss]) == pytest.approx(right, rel=1e-5)
+    tenth = re.search(r"^iteration 10: (.*)$", out, flags=re.M).group(1)
+    assert tenth.startswith(f"loss {float(rows[9]['train_loss']):.4f}, gradient ")
+    table = table_under(read("report/report.md"), "## Iterations")
+    assert table[-1][:3] == [str(len(rows)), f"{float(rows[-1]['train_loss']):.4f}", "-"]
+    assert f"after {len(rows)} iterations" in read("report/report.md")
+
+
+def test_lbfgs_that_does_not_converge_says_so(run):
+    status, out, err = run(*TWO, "--solver", "lbfgs", "--max-iter", 2)
+    assert status == 0
+    assert err.startswith("softmax-ext train: warning: not converged: max_iter iterations")
+    assert err.count("\n") == 1
+    assert re.fullmatch(r"test accuracy 0\.\d{4}", last_line(out))
+
+
+def test_lbfgs_that_is_there_already_makes_a_report(run):
+    np.savez("data.npz", X=np.zeros((40, 2)), y=np.arange(40) % 2)
+    words = ("--solver", "lbfgs", "--tol", 1, "--report", "report")
+    status, out, _ = run("train", "--data", "data.npz", *words)
+    assert status == 0
+    assert "after 0 iterations: the gradient is within tol" in out
+    assert "after 0 iterations" in read("report/report.md")
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "solver"),
+    [
+        (("--solver", "lbfgs", "--epochs", 3), "--epochs", "sgd"),
+        (("--solver", "lbfgs", "--no-average"), "--average", "sgd"),
+        (("--solver", "lbfgs", "--resume"), "--resume", "sgd"),
+        (("--solver", "lbfgs", "--checkpoint", "c.npz"), "--checkpoint", "sgd"),
+        (("--C", 2), "--C", "lbfgs"),
+        (("--max-iter", 2), "--max-iter", "lbfgs"),
+    ],
+)
+def test_options_of_the_other_solver_are_refused(run, words, option, solver):
+    status, _, err = run(*TWO, *words)
+    assert status == 2
+    assert last_line(err).endswith(f"{option}: goes with --solver {solver} only")
+
+
 # ------------------------------------------------------------------------------------ report
 
 
@@ -423,6 +498,21 @@ def test_terminal_gets_a_bar_with_loss_accuracy_and_speed(tmp_path):
     left = [as_left_by_carriage_returns(line) for line in shown.split("\r\n")]
     assert not any("%|" in line for line in left)
     assert sum(bool(re.fullmatch(r"epoch [12]/2: .* examples/s", line)) for line in left) == 2
+    assert re.fullmatch(r"test accuracy 0\.\d{4}", left[-2])
+
+
+def test_terminal_gets_the_iteration_of_lbfgs(tmp_path):
+    pytest.importorskip("tqdm")
+    status, shown = on_terminal(command(*TWO, "--solver", "lbfgs"), tmp_path)
+    assert status == 0
+    assert re.search(
+        r"iteration \d+ [\d:]+, loss \d\.\d{4}, gradient \d\.\de-\d\d,"
+        r" test accuracy \d\.\d{4}, \d+ examples/s",
+        shown,
+    )
+    left = [as_left_by_carriage_returns(line) for line in shown.split("\r\n")]
+    lines = [line for line in left if line.startswith("iteration ")]
+    assert [line.split(":")[0] for line in lines] == ["iteration 10"]
     assert re.fullmatch(r"test accuracy 0\.\d{4}", left[-2])
 
 
@@ -1003,12 +1093,11 @@ def test_help_comes_with_examples_that_parse(run, name):
     assert (status, err) == (0, "")
     if not name:
         assert all(command in out for command in ("train", "evaluate", "predict", "info"))
-        return
-    examples = re.findall(rf"^  softmax-ext {name}(.*)$", out, flags=re.M)
+    examples = re.findall(rf"^  softmax-ext ({name or '[a-z]+'})( .*)?$", out, flags=re.M)
     assert examples
-    for example in examples:
+    for command, example in examples:
         words = shlex.split(example.split(">")[0])
-        assert cli.make_parser().parse_args([name, *words]).command == name
+        assert cli.make_parser().parse_args([command, *words]).command == command
 
 
 def test_version(run):
