@@ -85,6 +85,13 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
+def skip_without_packages(code: str) -> None:
+    for name in OPTIONAL:
+        imported = re.search(rf"^\s*(import|from) (softmax_ext\.)?{name}\b", code, flags=re.M)
+        if imported and importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+
+
 def skip_without_data() -> None:
     try:
         softmax_ext.datasets.load_fashion_mnist(download=False)
@@ -102,13 +109,9 @@ def surroundings() -> dict[str, str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_page_runs_as_written(page, tmp_path):
     shown = blocks(page)
-    for name in OPTIONAL:
-        imported = any(
-            re.search(rf"^\s*(import|from) {name}\b", block.code, flags=re.M) for block in shown
-        )
-        if imported and importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
-    if any("fashion_mnist" in block.code for block in shown):
+    code = "\n".join(block.code for block in shown)
+    skip_without_packages(code)
+    if "fashion_mnist" in code:
         skip_without_data()
     program = f"PAGE, BLOCKS = {page!r}, {[block._asdict() for block in shown]!r}\n{PROGRAM}"
     done = subprocess.run(
@@ -148,14 +151,17 @@ def notebook(name: str) -> nbformat.NotebookNode:
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs_from_top_to_bottom(name, data, tmp_path, monkeypatch):
     nb = notebook(name)
+    skip_without_packages("\n".join(cell.source for cell in nb.cells))
     if data == "none":
         nb.cells.insert(0, nbformat.v4.new_code_cell(WITHOUT_DATA))
     else:
         skip_without_data()
+    # Warnings are errors, but for those of the kernel's own shutdown.
+    nb.cells.insert(0, nbformat.v4.new_code_cell("import warnings; warnings.simplefilter('error')"))
+    nb.cells.append(nbformat.v4.new_code_cell("warnings.simplefilter('ignore')"))
     for variable, value in surroundings().items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv("MPLBACKEND")  # the notebook's own
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
     client = nbclient.NotebookClient(
         nb, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
