@@ -79,6 +79,16 @@ def _read_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(([^):#]+)\)", relinked, text)
 
 
+def _own_footnotes(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Docstrings number their references from 1, each for itself; on a page they meet."""
+    label = name.replace(".", "-").replace("_", "-").lower()
+    for i, line in enumerate(lines):
+        line = re.sub(r"\[(\d+)\]_", rf"[#{label}-\1]_", line)
+        lines[i] = re.sub(r"^(\s*\.\. )\[(\d+)\]", rf"\1[#{label}-\2]", line)
+
+
 def _mathml(tex: str, as_block: bool) -> str:
     """A formula as MathML, with the thin spaces around log and its like that browsers leave out."""
     mathml = tex2mathml(tex, as_block)
@@ -102,5 +112,6 @@ def _display_math(self: Any, node: nodes.math_block) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _read_elsewhere)
+    app.connect("autodoc-process-docstring", _own_footnotes)
     # MathML, which every browser of today shows by itself: no script, and nothing to fetch.
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
