@@ -103,7 +103,8 @@ def surroundings() -> dict[str, str]:
     """With the package and its command in reach, wherever the page runs."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     package = str(Path(softmax_ext.__file__).parents[1])
-    return {**os.environ, "PATH": path, "PYTHONPATH": package, "MPLBACKEND": "agg"}
+    here = {"PATH": path, "PYTHONPATH": package, "MPLBACKEND": "agg", "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, **here}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
