@@ -7,8 +7,8 @@
 
 # So many entries are taken at a time.
 cdef idx PIECE = 2048
-# Gradients of so many bytes wait for the second step of a part's work. (With W and dW in turns,
-# every 256 rows, 20000 x 50000 x 20 takes a third longer: they push each other out of the caches.)
+# Gradients of so many bytes wait for the second step of a part's work: many, because threads wait
+# for each other twice a part.
 cdef idx PART_BYTES = 4 << 20
 
 
@@ -280,6 +280,7 @@ cdef class SparseGradient:
     cdef bint with_db
     cdef list bounds
     cdef readonly idx n_strips
+    cdef readonly bint in_parts  # whether there is more than one
 
     def __init__(self, SparsePass p, cnp.ndarray dW, bint with_db, idx strip_rows, idx most_rows,
                  list bounds):
@@ -291,6 +292,7 @@ cdef class SparseGradient:
         self.strips_at_once = min(max(1, PART_BYTES // g_bytes),
                                   (self.n + strip_rows - 1) // strip_rows)
         self.most = max(1, most_rows // strip_rows) * strip_rows
+        self.in_parts = self.n > min(self.most, self.strips_at_once * strip_rows)
         self.at = self.n_strips = 0
         self.g_scratch = Scratch(self.strips_at_once * g_bytes)
         self.G = <char *>self.g_scratch.take(self.strips_at_once * g_bytes)
@@ -300,7 +302,6 @@ cdef class SparseGradient:
         self.db = <double *>self.s.take((self.strips_at_once + 1) * p.c * 8)
         memset(self.db, 0, (self.strips_at_once + 1) * p.c * 8)
         if p.as_rows(dW):
-            dW[...] = 0
             self.total = <char *>cnp.PyArray_DATA(dW)
             self.ld_total = dW.strides[0] // size
         else:
@@ -312,6 +313,11 @@ cdef class SparseGradient:
             self.acc_scratch = Scratch(p.d * width * size)
             self.acc = <char *>self.acc_scratch.take(p.d * width * size)
             memset(self.acc, 0, p.d * width * size)
+
+    def clear(self):
+        """Set dW to 0, after the losses of the first part: its rows are well."""
+        if self.at == 0 and self.total_scratch is None:
+            self.dW[...] = 0
 
     def next_part(self):
         """Go on to the next part; False when there is none."""
@@ -420,6 +426,8 @@ cdef class SparseGradient:
                 self._finish[double](NULL)
             else:
                 self._finish[float](NULL)
+        elif self.n == 0:
+            self.dW[...] = 0
         if db is not None:
             for j in range(self.p.c):
                 if self.p.f64:

@@ -52,8 +52,11 @@ THREADED_PRODUCTS = 1 << 24
 SLICE_ROWS = 1024
 # And at most so many, for more would lose float32's small gradients in their large sum.
 MOST_ROWS = 1 << 16
-# Strips of a sparse X: some 30 microseconds of work, for two calls from Python.
-STRIP_PRODUCTS = 1 << 18
+# An entry of a sparse X takes as long as so many multiplications, and so many more for each class:
+# it waits for memory (7 ns at 2 classes, 13 at 20, 60 at 100).
+ENTRY_PRODUCTS, ENTRY_CLASS_PRODUCTS = 200, 24
+# Strips of a sparse X: some 100 microseconds of work, for two calls from Python.
+STRIP_PRODUCTS = 1 << 22
 STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
 
 
@@ -802,9 +805,10 @@ class Kernels:
         if dX is not None:
             dX[...] = 0
         p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
-        if out is not None and isinstance(x, Csr):
-            _check_matrix(p, x)
-        loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
+        if job == GRADIENT and isinstance(x, Csr):
+            loss, n_correct = _run_sparse(p, x, n, w, cast(Array, dW), db, out is not None)
+        else:
+            loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
         for g, f in zip((dW, db, dX), final, strict=True):
             if g is not f:
                 np.copyto(cast(Array, f), cast(Array, g))
@@ -825,8 +829,6 @@ class Kernels:
         p: Any, job: int, x: Array | Csr, n: int, work: int, dW: Array | None, db: Array | None
     ) -> tuple[float, int]:
         """Run a pass in slices of rows; what they return is added in order."""
-        if job == GRADIENT and isinstance(x, Csr):
-            return _run_sparse(p, x, n, work, cast(Array, dW), db)
         if job == GRADIENT and p.panelled:
             return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
         loss, n_correct = 0.0, 0
@@ -971,7 +973,7 @@ def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[fl
 
 
 def _run_sparse(
-    p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None
+    p: Any, x: Csr, n: int, w: Array, dW: Array, db: Array | None, dW_given: bool
 ) -> tuple[float, int]:
     """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
     loss, n_correct = 0.0, 0
@@ -986,13 +988,17 @@ def _run_sparse(
         if not well:
             _refuse_bad(p, x, -1, 0)
 
+    work = max(1, _products(x, w))
     threaded = n * work >= THREADED_PRODUCTS
-    strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
+    strip = min(max(STRIP_PRODUCTS // work, STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
     bounds = _column_ranges(x, threads.get_num_threads() if threaded else 1)
     g = _kernels.SparseGradient(p, dW, db is not None, strip, max(MOST_ROWS, n // 16), bounds)
+    if dW_given and g.in_parts:  # one part sees all rows before it writes
+        _check_matrix(p, x)
     while g.next_part():
         threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
+        g.clear()
         threads.run_slices(len(bounds) - 1, g.gradients, check, threaded=threaded)
         g.finish_part()
     g.finish(db)
@@ -1010,8 +1016,10 @@ def _column_ranges(x: Csr, n: int) -> list[int]:
 
 
 def _products(x: Array | Csr, w: Array) -> int:
-    """Multiplications for the logits of a row."""
-    return x.entries(1) * w.shape[1] if isinstance(x, Csr) else w.size
+    """Multiplications for the logits of a row, or as many as take the time of its entries."""
+    if isinstance(x, Csr):
+        return x.entries(1) * (ENTRY_PRODUCTS + int(w.shape[1]) * ENTRY_CLASS_PRODUCTS)
+    return w.size
 
 
 def _arrays(x: Array | Csr, *others: Array | None) -> list[Array]:

@@ -264,18 +264,23 @@ def test_x_scale_of_bytes(kernels):
 
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0), (4, 3)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_matrices_without_entries(kernels, shape, order):
+@pytest.mark.parametrize("c", [2, 32])
+def test_matrices_without_entries(kernels, shape, order, c):
     n, d = shape
     csr = scipy_sparse.csr_array(shape, dtype="float32")
-    W, b = np.ones((d, 2), "float32", order), np.float32([1, 1])
-    np.testing.assert_array_equal(kernels.linear(csr, W, b), np.ones((n, 2), "float32"))
-    assert kernels.linear(csr, W).tolist() == [[0, 0]] * n
+    W, b = np.ones((d, c), "float32", order), np.ones(c, "float32")
+    np.testing.assert_array_equal(kernels.linear(csr, W, b), np.ones((n, c), "float32"))
+    assert kernels.linear(csr, W).tolist() == [[0] * c] * n
     assert kernels.predict(csr, W, b).tolist() == [0] * n
-    assert kernels.predict_proba(csr, W, b).tolist() == [[0.5, 0.5]] * n
-    result = kernels.linear_cross_entropy_with_grad(csr, W, b, [1] * n, reduction="sum")
-    assert result.loss == pytest.approx(n * np.log(2))
-    assert result.dW.tolist() == [[0, 0]] * d
-    assert result.db.tolist() == [n / 2, -n / 2]
+    assert kernels.predict_proba(csr, W, b).tolist() == [[1 / c] * c] * n
+    dW = np.full((d, c), 7, "float32", order)
+    result = kernels.linear_cross_entropy_with_grad(
+        csr, W, b, [0] * n, reduction="sum", out=(dW, None)
+    )
+    assert result.loss == pytest.approx(n * np.log(c))
+    assert result.dW is dW
+    assert not dW.any()
+    assert result.db.tolist() == [n / c - n] + [n / c] * (c - 1)
     assert kernels.linear(csr, np.ones((d, 0), "float32")).shape == (n, 0)
 
 
@@ -367,7 +372,7 @@ WRONG = [
     (small(data=[1j, 2, 4]), TypeError, "X.data: dtype complex128"),
     (small(data=np.float16([1, 2, 4])), TypeError, "X.data: dtype float16"),
     (small(shape=(3,)), ValueError, r"X: shape \(3,\) came, two axes"),
-    (small(shape=(3, 4)), ValueError, r"W: shape \(3, 2\) came, \(4, C\) was wanted"),
+    (small(shape=(3, 4)), ValueError, r"W: shape \(3, \d+\) came, \(4, C\) was wanted"),
     (small(shape=(3, 3.0)), TypeError, "X.shape: float came"),
     (scipy_sparse.csc_array(np.eye(3)), TypeError, r"X: .* in csc form .*\.tocsr\(\)"),
     (scipy_sparse.bsr_array(np.eye(3)), TypeError, r"X: .* in bsr form .*\.tocsr\(\)"),
@@ -376,10 +381,11 @@ WRONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("c", [2, 20])  # gradients in a copy, and in place
 @pytest.mark.parametrize(("X", "error", "message"), WRONG, ids=[w[2] for w in WRONG])
-def test_matrices_that_are_refused(compiled, X, error, message):
-    W = np.eye(3)[:, :2]
-    dW, db, out = np.full((3, 2), 7.0), np.full(2, 7.0), np.full((3, 2), 7.0)
+def test_matrices_that_are_refused(compiled, X, error, message, c):
+    W = np.eye(3, c)
+    dW, db, out = np.full((3, c), 7.0), np.full(c, 7.0), np.full((3, c), 7.0)
     for call in (
         lambda: compiled.linear(X, W),
         lambda: compiled.linear(X, W, out=out),
@@ -393,6 +399,18 @@ def test_matrices_that_are_refused(compiled, X, error, message):
             call()
     for array in (dW, db, out):
         assert (array == 7).all(), "something was written to `out`"
+
+
+@pytest.mark.parametrize("most_rows", [256, 1 << 16])  # in several parts, and in one
+def test_nothing_is_written_for_the_good_rows_before_a_bad_one(compiled, most_rows, monkeypatch):
+    monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
+    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)
+    p = SparseProblem(Case(1000, 30, 20))
+    p.csr.indices[-1] = 30
+    result = np.full((30, 20), 7.0)
+    with pytest.raises(ValueError, match="X: column index 30 at row 999"):
+        compiled.linear_cross_entropy_with_grad(**p.gradient | {"X": p.csr, "out": (result, None)})
+    assert (result == 7).all()
 
 
 def test_rows_that_are_not_used_are_not_judged(compiled):
