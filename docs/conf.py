@@ -65,6 +65,8 @@ ELSEWHERE = {
 
 
 def _read_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
+    # With its ending the link would be followed out of this folder, to where the notebook lies.
+    source[0] = re.sub(r"\]\((notebooks/[\w-]+)\.ipynb\)", r"](\1)", source[0])
     if docname not in ELSEWHERE:
         return
     path = ELSEWHERE[docname]
@@ -79,14 +81,13 @@ def _read_elsewhere(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(([^):#]+)\)", relinked, text)
 
 
-def _own_footnotes(
+def _plain_references(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Docstrings number their references from 1, each for itself; on a page they meet."""
-    label = name.replace(".", "-").replace("_", "-").lower()
+    """Docstrings number their references from 1, each for itself; as footnotes they would meet."""
     for i, line in enumerate(lines):
-        line = re.sub(r"\[(\d+)\]_", rf"[#{label}-\1]_", line)
-        lines[i] = re.sub(r"^(\s*\.\. )\[(\d+)\]", rf"\1[#{label}-\2]", line)
+        line = re.sub(r"\[(\d+)\]_", r"[\1]", line)
+        lines[i] = re.sub(r"^(\s*)\.\. \[(\d+)\]", r"\1\2.", line)
 
 
 def _mathml(tex: str, as_block: bool) -> str:
@@ -112,6 +113,6 @@ def _display_math(self: Any, node: nodes.math_block) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _read_elsewhere)
-    app.connect("autodoc-process-docstring", _own_footnotes)
+    app.connect("autodoc-process-docstring", _plain_references)
     # MathML, which every browser of today shows by itself: no script, and nothing to fetch.
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))

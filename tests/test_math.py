@@ -308,3 +308,40 @@ def test_parts_add_up(kernels, rng):
     assert sum(part.loss for part in parts) == pytest.approx(whole.loss, rel=1e-13)
     np.testing.assert_allclose(sum(part.dW for part in parts), whole.dW, atol=1e-12)
     np.testing.assert_allclose(sum(part.db for part in parts), whole.db, atol=1e-12)
+
+
+# A preconditioner -----------------------------------------------------------------------------
+
+
+def test_centring_and_scaling_is_a_change_of_variables(kernels, rng):
+    X = rng.normal(3, 2, size=(30, 4))
+    W, b = rng.normal(size=(4, 3)), rng.normal(size=3)
+    m, s = X.mean(axis=0), X.std(axis=0)
+    turned = kernels.linear((X - m) / s, s[:, None] * W, b + m @ W)
+    np.testing.assert_allclose(turned, kernels.linear(X, W, b), atol=1e-12)
+
+
+@pytest.mark.parametrize("C", [2, 3, 10])
+def test_mean_eigenvalue_of_the_softmax_hessian(C, rng):
+    for p in probabilities(rng, 50, C):
+        values = np.linalg.eigvalsh(hessian(p))
+        mean = (1 - p @ p) / (C - 1)
+        np.testing.assert_allclose(values.sum() / (C - 1), mean, atol=1e-15)
+        np.testing.assert_allclose(hessian(p) @ np.ones(C), 0, atol=1e-15)
+    equal = np.linalg.eigvalsh(hessian(np.full(C, 1 / C)))
+    np.testing.assert_allclose(equal[1:], 1 / C, rtol=1e-13)
+
+
+def test_one_factor_is_newtons_step_at_equal_probabilities(kernels, rng):
+    """Against the whole Hessian, of (D + 1) C rows, at weights of 0 and with a penalty."""
+    N, D, C, strength = 60, 5, 4, 0.7
+    Z = np.column_stack([rng.normal(size=(N, D)), np.ones(N)])
+    y = rng.integers(C, size=N)
+    G = kernels.linear_cross_entropy_with_grad(Z, np.zeros((D + 1, C)), None, y, reduction="sum").dW
+    equal = np.full(C, 1 / C)
+    whole = np.kron(Z.T @ Z, hessian(equal)) + strength * np.eye((D + 1) * C)
+    newton = np.linalg.solve(whole, G.reshape(-1)).reshape(D + 1, C)
+    kappa = (1 - equal @ equal) / (C - 1)
+    L = np.linalg.cholesky(kappa * Z.T @ Z + strength * np.eye(D + 1))
+    one_factor = np.linalg.solve(L.T, np.linalg.solve(L, G))
+    np.testing.assert_allclose(one_factor, newton, atol=1e-12)
