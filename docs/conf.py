@@ -31,6 +31,7 @@ nitpicky = False  # types in docstrings are words for people
 # The notebooks and the pages' own cells run while the pages are made; a failing one is an error.
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # what they write is not kept
 nb_execution_timeout = 300
 nb_execution_show_tb = True
 nb_merge_streams = True
