@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t
 
 cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
-    enum: SMX_STATS, SMX_PROB, SMX_LOG
+    enum: SMX_STATS, SMX_PROB, SMX_LOG, SMX_LSE
     enum: SMX_REAL, SMX_F32, SMX_U8, SMX_SPARSE_AHEAD
 
     ctypedef struct smx_ahead:

@@ -466,7 +466,7 @@ cdef class Softmax:
     A*B rows.
 
     x: native float32 or float64. out: same type (PROB, LOG), may be x. Each with its strides in
-    bytes for the walk. lse: (A*B,) contiguous for STATS.
+    bytes for the walk. lse: (A*B,) contiguous for LSE.
     """
     cdef cnp.ndarray x, out, lse
     cdef smx_leaves *k
@@ -495,13 +495,12 @@ cdef class Softmax:
         cdef idx rb = min(rows_per_block(c, sizeof(real), lanes), round_up(hi - lo, lanes))
         cdef idx ldc = rb if small else odd_lines(c, sizeof(real))
         cdef bint rowwise = (self.xc == sizeof(real) and self.xb % <idx>sizeof(real) == 0 and
-                             (self.mode == SMX_STATS or
+                             (self.mode == SMX_LSE or
                               (self.oc == sizeof(real) and self.ob % <idx>sizeof(real) == 0)))
         cdef idx block_bytes = (rb * c if small else 0 if rowwise else rb * ldc) * sizeof(real)
-        cdef Scratch s = Scratch(block_bytes + 2 * rb * sizeof(real) + 256)
+        cdef Scratch s = Scratch(block_bytes + rb * sizeof(real) + 256)
         cdef real *block = <real *>s.take(block_bytes)
-        cdef real *mx = <real *>s.take(rb * sizeof(real))
-        cdef real *ls = <real *>s.take(rb * sizeof(real))
+        cdef real *ls = NULL if self.lse is None else <real *>s.take(rb * sizeof(real))
         cdef const char *x = <const char *>cnp.PyArray_DATA(self.x)
         cdef char *out = NULL if self.out is None else <char *>cnp.PyArray_DATA(self.out)
         cdef real *lse = NULL if self.lse is None else <real *>cnp.PyArray_DATA(self.lse)
@@ -515,29 +514,29 @@ cdef class Softmax:
                 xi = x + a * self.xa + b * self.xb
                 oi = out + a * self.oa + b * self.ob
                 if small:
-                    self.cols_block[real](n, xi, oi, block, ldc, mx, ls)
+                    self.cols_block[real](n, xi, oi, block, ldc, ls)
                 else:
-                    self.rows_block[real](n, xi, oi, block, ldc, mx, ls)
+                    self.rows_block[real](n, xi, oi, block, ldc, ls)
                 if lse != NULL:
-                    write_lse(n, mx, ls, lse + at)
+                    memcpy(lse + at, ls, n * sizeof(real))
                 at += n
 
-    cdef void cols_block(self, idx n, const char *x, char *out, real *block, idx ldc, real *mx,
+    cdef void cols_block(self, idx n, const char *x, char *out, real *block, idx ldc,
                          real *ls) noexcept nogil:
         """Few classes: class-major, through scratch unless the array is class-major already."""
         cdef idx xb = self.xb, xc = self.xc, ob = self.ob, oc = self.oc
         if xb == sizeof(real) and xc % <idx>sizeof(real) == 0 and xc >= 0 and (
-                self.mode == SMX_STATS or (ob == sizeof(real) and oc % <idx>sizeof(real) == 0)):
+                self.mode == SMX_LSE or (ob == sizeof(real) and oc % <idx>sizeof(real) == 0)):
             self.k.softmax_cols(self.mode, n, self.c, x, xc // <idx>sizeof(real), NULL, NULL,
-                                out, oc // <idx>sizeof(real), mx, ls)
+                                out, oc // <idx>sizeof(real), NULL, ls)
             return
         gather[real](self.k, n, self.c, x, xb, xc, block, 1, ldc)
         self.k.softmax_cols(self.mode, round_up(n, self.k.lanes), self.c, block, ldc, NULL, NULL,
-                            block, ldc, mx, ls)
-        if self.mode != SMX_STATS:
+                            block, ldc, NULL, ls)
+        if self.mode != SMX_LSE:
             scatter[real](self.k, n, self.c, block, 1, ldc, out, ob, oc)
 
-    cdef void rows_block(self, idx n, const char *x, char *out, real *block, idx ldc, real *mx,
+    cdef void rows_block(self, idx n, const char *x, char *out, real *block, idx ldc,
                          real *ls) noexcept nogil:
         """Many classes: row by row, through scratch unless a row's classes are side by side."""
         cdef idx xb = self.xb, xc = self.xc, ob = self.ob, oc = self.oc
@@ -548,9 +547,9 @@ cdef class Softmax:
         if xc != size or xb % size:
             gather[real](self.k, n, self.c, x, xb, xc, block, ldc, 1)
             src, ldx = block, ldc
-        if self.mode != SMX_STATS and (oc != size or ob % size):
+        if self.mode != SMX_LSE and (oc != size or ob % size):
             dst, ldo = block, ldc
-        self.k.softmax_rows(self.mode, n, self.c, src, ldx, NULL, dst, ldo, mx, ls)
+        self.k.softmax_rows(self.mode, n, self.c, src, ldx, NULL, dst, ldo, NULL, ls)
         if dst == block:
             scatter[real](self.k, n, self.c, block, ldc, 1, out, ob, oc)
 
@@ -620,13 +619,6 @@ cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept nogil:
     the rows it comes from and goes to; with 16 KiB 65536 x 32 took 3.1 ms, with 4 KiB 1.8.)"""
     cdef idx n = (4 << 10) // (c * size) if c else 64
     return max(lanes, min(64, n // lanes * lanes))
-
-
-cdef void write_lse(idx n, const real *mx, const real *ls, real *out) noexcept nogil:
-    cdef idx r
-    for r in range(n):
-        # An infinite maximum is the log-sum-exp; a NaN in the row has made the maximum NaN.
-        out[r] = mx[r] if mx[r] - mx[r] != 0 else mx[r] + ls[r]
 
 
 cdef void gather(smx_leaves *k, idx n, idx c, const char *x, idx xb, idx xc,

@@ -38,7 +38,7 @@ from .arguments import (
 from .divergence import log_ratio
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
-STATS, PROB, LOG = 0, 1, 2  # enum smx_mode
+PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 LINEAR, PROBA, PREDICT, LOSS, GRADIENT = range(5)  # enum Job
 
 # A slice of rows holds about so many logits: some 50 microseconds of work.
@@ -210,7 +210,7 @@ class Kernels:
                 a = rows_first(a, axes)
                 walk = three_axes([a], (1,))
             lse = np.empty(math.prod(shape), a.dtype)
-            self._run_softmax(STATS, walk, a, None, lse)
+            self._run_softmax(LSE, walk, a, None, lse)
             result = lse.reshape(shape)
         if half:
             result = _to_half(result)

@@ -24,7 +24,8 @@ typedef ptrdiff_t smx_idx;
 enum smx_mode {
     SMX_STATS = 0, /* only mx and logsum */
     SMX_PROB = 1,  /* out = scale * softmax(x) */
-    SMX_LOG = 2    /* out = log_softmax(x) */
+    SMX_LOG = 2,   /* out = log_softmax(x) */
+    SMX_LSE = 3    /* logsum = logsumexp(x), the maximum included */
 };
 
 /* How many entries ahead the leaves for a sparse X fetch, and what its numbers are. */

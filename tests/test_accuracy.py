@@ -123,6 +123,21 @@ def test_exp_over_all_its_range(kernels, dtype, c):
 
 @needs_long_double
 @each_float
+def test_logsumexp_of_pairs_within_2_ulp(compiled, dtype):
+    """Where the logarithm and the largest number are of one size all errors add up."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-0.15, 0.15, (600_000, 2)).astype(dtype)
+    x[:, 1] = x[:, 0] - rng.uniform(0.5, 1.5, len(x))
+    wide = x.astype(np.float64 if dtype == "float32" else np.longdouble)
+    log_sum = np.log1p(np.exp(wide[:, 1] - wide[:, 0]))
+    exact = wide[:, 0] + log_sum
+    unit = ulp(np.maximum(np.maximum(np.abs(wide[:, 0]), log_sum), np.abs(exact)), dtype)
+    error = np.abs(compiled.logsumexp(x) - exact) / unit
+    assert error.max() <= 2
+
+
+@needs_long_double
+@each_float
 @pytest.mark.parametrize("scale", [1, 8, 30])
 @pytest.mark.parametrize("c", [2, 10, 17, 100, 1000])
 def test_losses_within_8_ulp(kernels, dtype, c, scale):
