@@ -556,10 +556,11 @@ cdef class Softmax:
 
 @cython.final
 cdef class SmallSoftmax:
-    """softmax (PROB) or log_softmax (LOG) of the plainest arguments at the least cost.
+    """softmax (PROB), log_softmax (LOG) or logsumexp (LSE) of the plainest arguments at the least
+    cost.
 
     Returns None, having done nothing, unless x is a native contiguous float32 or float64 ndarray
-    of at most 4096 numbers and axis its last one.
+    of at most 4096 numbers and axis its last one, or None for all.
     """
     cdef smx_leaves *f32
     cdef smx_leaves *f64
@@ -569,38 +570,46 @@ cdef class SmallSoftmax:
 
     def __call__(self, int mode, object given, object axis):
         cdef cnp.ndarray x, out
-        cdef idx c, ndim
+        cdef idx n, c, ndim, kept
         cdef int kind
-        if not cnp.PyArray_CheckExact(given) or type(axis) is not int:
+        if not cnp.PyArray_CheckExact(given) or (type(axis) is not int and axis is not None):
             return None
         x = <cnp.ndarray>given
         kind, ndim = cnp.PyArray_TYPE(x), cnp.PyArray_NDIM(x)
         if (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64) or ndim == 0:
             return None
-        if axis != -1 and axis != ndim - 1:
+        if axis is not None and axis != -1 and axis != ndim - 1:
             return None
-        c = cnp.PyArray_DIMS(x)[ndim - 1]
         if (not cnp.PyArray_IS_C_CONTIGUOUS(x) or not cnp.PyArray_ISNOTSWAPPED(x)
                 or cnp.PyArray_SIZE(x) > 4096 or cnp.PyArray_SIZE(x) == 0):
             return None
-        out = cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(x), kind, 0)
+        c = cnp.PyArray_SIZE(x) if axis is None else cnp.PyArray_DIMS(x)[ndim - 1]
+        n = cnp.PyArray_SIZE(x) // c
+        kept = ndim
+        if mode == SMX_LSE:
+            if c == 1:  # the number itself, to the bit
+                return None
+            kept = 0 if axis is None else ndim - 1
+        out = cnp.PyArray_EMPTY(kept, cnp.PyArray_DIMS(x), kind, 0)
         if kind == cnp.NPY_FLOAT32:
-            small_softmax[float](self.f32, mode, cnp.PyArray_SIZE(x) // c, c,
-                                 <const float *>cnp.PyArray_DATA(x), <float *>cnp.PyArray_DATA(out))
+            small_softmax[float](self.f32, mode, n, c, <const float *>cnp.PyArray_DATA(x),
+                                 <float *>cnp.PyArray_DATA(out))
         else:
-            small_softmax[double](self.f64, mode, cnp.PyArray_SIZE(x) // c, c,
-                                  <const double *>cnp.PyArray_DATA(x), <double *>cnp.PyArray_DATA(out))
-        return out
+            small_softmax[double](self.f64, mode, n, c, <const double *>cnp.PyArray_DATA(x),
+                                  <double *>cnp.PyArray_DATA(out))
+        return out if kept else out[()]
 
 
 cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, const real *x,
                         real *out) noexcept nogil:
     """n contiguous rows, by the same leaves on the same numbers as Softmax."""
     cdef double block[2112]  # the largest of rows_per_block: lanes rows of cols_max classes
+    cdef double sums[64]
     cdef real *b = <real *>block
+    cdef real *ls = <real *>sums if mode == SMX_LSE else NULL
     cdef idx rb, at, m
     if c > k.cols_max and c >= k.lanes:
-        k.softmax_rows(mode, n, c, x, c, NULL, out, c, NULL, NULL)
+        k.softmax_rows(mode, n, c, x, c, NULL, out, c, NULL, out if mode == SMX_LSE else NULL)
         return
     rb = min(rows_per_block(c, sizeof(real), k.lanes), round_up(n, k.lanes))
     if n < rb:
@@ -609,8 +618,11 @@ cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, const real *x,
     while at < n:
         m = min(n - at, rb)
         k.transpose(m, c, x + at * c, c, b, rb)
-        k.softmax_cols(mode, round_up(m, k.lanes), c, b, rb, NULL, NULL, b, rb, NULL, NULL)
-        k.transpose(c, m, b, rb, out + at * c, c)
+        k.softmax_cols(mode, round_up(m, k.lanes), c, b, rb, NULL, NULL, b, rb, NULL, ls)
+        if mode == SMX_LSE:
+            memcpy(out + at, ls, m * sizeof(real))
+        else:
+            k.transpose(c, m, b, rb, out + at * c, c)
         at += m
 
 

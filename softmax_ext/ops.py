@@ -196,6 +196,10 @@ class Kernels:
         >>> float(sx.logsumexp([1000.0, 1000.0])) - 1000
         0.6931471805598903
         """
+        if not keepdims:
+            quick = self._small_softmax(LSE, x, axis)
+            if quick is not None:
+                return quick
         a, half = self._prepare(x)
         axes = as_axes(axis, a.ndim)
         kept = tuple(1 if i in axes else n for i, n in enumerate(a.shape))

@@ -498,8 +498,13 @@ def _array(t: Tensor | None) -> Any:
     return None if t is None else t.detach().resolve_neg().numpy()
 
 
-def _threads() -> Any:
-    return num_threads(min(get_num_threads(), torch.get_num_threads()))
+def _call(kernel: str, *args: Any, **options: Any) -> Any:
+    """A kernel on no more threads than PyTorch may use."""
+    f, n = getattr(softmax_ext.kernels, kernel), torch.get_num_threads()
+    if n >= get_num_threads():
+        return f(*args, **options)
+    with num_threads(n):
+        return f(*args, **options)
 
 
 def _loss(like: Tensor, loss: Any) -> Tensor:
@@ -527,8 +532,7 @@ def _softmax(
 
 
 def _softmax_of(name: str, x: Tensor, dim: int) -> Tensor:
-    with _threads():
-        return torch.from_numpy(np.asarray(getattr(softmax_ext.kernels, name)(_array(x), dim)))
+    return torch.from_numpy(np.asarray(_call(name, _array(x), dim)))
 
 
 class _Softmax(Function):
@@ -551,11 +555,10 @@ def _cross_entropy(
     kernel: str, logits: Tensor, target: Tensor, weight: Tensor | None, how: How, **more: Any
 ) -> Any:
     reduction, ignore_index, label_smoothing = how
-    with _threads():
-        return getattr(softmax_ext.kernels, kernel)(
-            _array(logits), _array(target), weight=_array(weight), reduction=reduction,
-            ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
-        )  # fmt: skip
+    return _call(
+        kernel, _array(logits), _array(target), weight=_array(weight), reduction=reduction,
+        ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
+    )  # fmt: skip
 
 
 def _linear_cross_entropy(
@@ -563,11 +566,10 @@ def _linear_cross_entropy(
 ) -> Any:
     X, W, b = map(_array, layer)
     reduction, ignore_index, label_smoothing = how
-    with _threads():
-        return getattr(softmax_ext.kernels, kernel)(
-            X, W.T, b, _array(target), weight=_array(weight), reduction=reduction,
-            ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
-        )  # fmt: skip
+    return _call(
+        kernel, X, W.T, b, _array(target), weight=_array(weight), reduction=reduction,
+        ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
+    )  # fmt: skip
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:

@@ -6,6 +6,11 @@ error of the yardstick is a thousandth of a unit. Every number is judged, not a 
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import mpmath
 import numpy as np
 import pytest
@@ -18,7 +23,10 @@ from tolerances import (
     eps,
 )
 
+import softmax_ext
 from softmax_ext import reference
+
+ROOT = Path(__file__).parents[1]
 
 LONG = np.finfo(np.longdouble).nmant > 60
 needs_long_double = pytest.mark.skipif(not LONG, reason="long double has no more bits than double")
@@ -119,6 +127,25 @@ def test_exp_over_all_its_range(kernels, dtype, c):
     exact = np.log1p(np.exp(wide))
     error = np.abs(kernels.logsumexp(x) - exact) / ulp(exact, dtype)
     assert (error <= limit).all(), error.max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", softmax_ext.available_isas())
+def test_exp_of_every_float32_within_1_ulp(isa, tmp_path):
+    """The leaf alone, compiled with its own flags: some minutes for an instruction set."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    flags = {"avx2": ["-mavx2", "-mfma"]}
+    flags["avx512"] = [*flags["avx2"], *(f"-mavx512{part}" for part in ("f", "vl", "dq", "bw"))]
+    command = [compiler, *softmax_ext._kernels.LEAF_FLAGS.split(), *flags.get(isa, [])]
+    command += [f'-DSTUB="smx_{isa}.c"', f"-I{ROOT / 'src'}", ROOT / "tests/exp_of_all.c"]
+    subprocess.run([*command, "-o", tmp_path / "exp_of_all", "-lm"], check=True)
+    done = subprocess.run([tmp_path / "exp_of_all"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    normal, subnormal = map(float, done.stdout.split())
+    assert normal <= 1
+    assert subnormal <= 1
 
 
 @needs_long_double
