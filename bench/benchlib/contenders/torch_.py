@@ -1,4 +1,7 @@
-"""PyTorch in eager mode, with `out=` where it has one and autograd for the gradients."""
+"""PyTorch in eager mode, with `out=` where it has one and autograd for the gradients.
+
+Beside it our face of it, which the same user gets by changing an import.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from benchlib.contenders.base import Builder, Job, UnsuitedError, batches
 from benchlib.data import Data, draw_order, empty
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
+from softmax_ext import torch as face
 
 
 def _read(result: Any) -> Answer:
@@ -45,16 +49,16 @@ def _logsumexp(workload: Workload, data: Data) -> Job:
     return Job(partial(torch.logsumexp, _logits(data), 1), _read)
 
 
-def _cross_entropy(workload: Workload, data: Data) -> Job:
+def _cross_entropy(workload: Workload, data: Data, functional: Any = F) -> Job:
     x, y = _logits(data), torch.from_numpy(data.y)
-    return Job(lambda: F.cross_entropy(x, y), _read)
+    return Job(lambda: functional.cross_entropy(x, y), _read)
 
 
-def _cross_entropy_with_grad(workload: Workload, data: Data) -> Job:
+def _cross_entropy_with_grad(workload: Workload, data: Data, functional: Any = F) -> Job:
     x, y = _logits(data).requires_grad_(), torch.from_numpy(data.y)
 
     def run() -> Any:
-        loss = F.cross_entropy(x, y)
+        loss = functional.cross_entropy(x, y)
         return (loss, *torch.autograd.grad(loss, x))
 
     return Job(run, lambda result: tuple(tensor.detach().numpy() for tensor in result))
@@ -94,6 +98,17 @@ def _two_layers(X: Any, W: Any, b: Any, y: Any) -> Any:
 def _fused(X: Any, W: Any, b: Any, y: Any) -> Any:
     options = torch.nn.LinearCrossEntropyOptions()
     return F.linear_cross_entropy(X, W, y, linear_bias=b, options=options)
+
+
+def _our_fused(X: Any, W: Any, b: Any, y: Any) -> Any:
+    return face.linear_cross_entropy(X, W, y, linear_bias=b)
+
+
+def _our_softmax(op: str) -> Builder:
+    def build(workload: Workload, data: Data) -> Job:
+        return Job(partial(getattr(face, op), _logits(data), 1), _read)
+
+    return build
 
 
 def _gradient_job(loss_of: Any, workload: Workload, data: Data) -> Job:
@@ -175,5 +190,12 @@ CONTENDERS: dict[str, dict[str, Builder]] = {
     },
     "PyTorch, chunked": {
         "linear_cross_entropy_with_grad": _fused_gradient_job,
+    },
+    "PyTorch, softmax_ext.torch": {
+        "softmax": _our_softmax("softmax"),
+        "log_softmax": _our_softmax("log_softmax"),
+        "cross_entropy": partial(_cross_entropy, functional=face),
+        "cross_entropy_with_grad": partial(_cross_entropy_with_grad, functional=face),
+        "linear_cross_entropy_with_grad": partial(_gradient_job, _our_fused),
     },
 }
