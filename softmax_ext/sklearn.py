@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -151,7 +151,8 @@ class LogisticRegression(_ScikitLearns):
         X, y = self._validate(X, y, reset=True)
         labels = self._encode(y)
         weight = self._row_weights(sample_weight, X, y)
-        self._store(*self._minimize(X, labels, weight, penalties, self._printer()))
+        with _told(self, X, y, sample_weight) as task:
+            self._store(*self._minimize(X, labels, weight, penalties, self._printer(), task))
         return self
 
     def decision_function(self, X: Any) -> _Array:
@@ -260,6 +261,9 @@ class LogisticRegression(_ScikitLearns):
         weight: NDArray[np.float64] = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True
         )
+        if not weight.any():
+            # scikit-learn 1.8 lets them pass.
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         if self.class_weight is None:
             return weight
         of_class = compute_class_weight(
@@ -273,6 +277,7 @@ class LogisticRegression(_ScikitLearns):
         if (
             getattr(self, "penalty", "deprecated") != "deprecated"
             or self.l1_ratio != 0
+            or math.isinf(self.C)
             or self.dual
             or getattr(self, "n_jobs", None) is not None
         ):
@@ -338,12 +343,7 @@ class LogisticRegression(_ScikitLearns):
         return W, b if self.fit_intercept else None
 
     def _store(self, W: _Array, b: _Array | None) -> None:
-        if b is None:
-            b = np.zeros(W.shape[1], W.dtype)
-        if W.shape[1] == 2:
-            W, b = W[:, 1:] - W[:, :1], b[1:] - b[:1]
-        self.coef_ = np.array(W.T, order="C")
-        self.intercept_ = b.copy()
+        self.coef_, self.intercept_ = _scikit_learns_form(W, b)
 
     # The optimum ------------------------------------------------------------------------------
 
@@ -354,11 +354,23 @@ class LogisticRegression(_ScikitLearns):
         weight: NDArray[np.float64] | None,
         penalties: tuple[float, float],
         listener: Callable[[FitResult], None] | None,
+        task: _FitTask | None,
         **options: Any,
     ) -> tuple[_Array, _Array | None]:
         """Return the optimal W and b; warn if they were not reached."""
         W, b = self._start(X, self.warm_start)
         l2, l1 = penalties
+        tell: list[Callable[[FitResult], None]] = []
+        if listener is not None:
+            tell.append(listener)
+        if task is not None:
+            task.begin_step(W, b)
+            tell.append(task)
+
+        def callback(state: FitResult) -> None:
+            for call in tell:
+                call(state)
+
         result = minimize(
             X,
             target,
@@ -370,9 +382,11 @@ class LogisticRegression(_ScikitLearns):
             x_scale=self._x_scale,
             tol=self.tol,
             max_iter=self.max_iter,
-            callback=listener,
+            callback=callback if tell else None,
             **options,
         )
+        if task is not None:
+            task.end_step()
         if result.status == MAX_ITER:
             _check_optimize_result("lbfgs", result, self.max_iter)
         self.n_iter_ = np.array([result.nit], np.int32)
@@ -380,6 +394,61 @@ class LogisticRegression(_ScikitLearns):
 
     def _printer(self) -> Callable[[FitResult], None] | None:
         return _print_iteration if self.verbose else None
+
+
+def _scikit_learns_form(W: _Array, b: _Array | None) -> tuple[_Array, _Array]:
+    """Return W (D, C) and b as coef_ and intercept_, of one row for two classes."""
+    if b is None:
+        b = np.zeros(W.shape[1], W.dtype)
+    if W.shape[1] == 2:
+        W, b = W[:, 1:] - W[:, :1], b[1:] - b[:1]
+    return np.array(W.T, order="C"), b.copy()
+
+
+@contextmanager
+def _told(
+    estimator: LogisticRegression, X: Any, y: Any, sample_weight: Any
+) -> Iterator[_FitTask | None]:
+    """Tell scikit-learn's callbacks, those of `set_callbacks`, that a fit begins and ends."""
+    if not hasattr(estimator, "_init_callback_context"):  # scikit-learn 1.8
+        yield None
+        return
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    # One more than there are iterations, as in scikit-learn: the last is begun and not made.
+    context = estimator._init_callback_context(max_subtasks=max(estimator.max_iter, 1) + 1)
+    context.call_on_fit_task_begin(**told)
+    by_iteration = estimator.solver == "lbfgs" and hasattr(estimator, "_skl_callbacks")
+    yield _FitTask(context, told) if by_iteration else None
+    context.call_on_fit_task_end(**told, reconstruction_attributes={})
+
+
+class _FitTask:
+    """Tells scikit-learn's callbacks that an iteration ends and the next one begins."""
+
+    def __init__(self, context: Any, told: dict[str, Any]) -> None:
+        self._context = context
+        self._told = told
+        self._step: Any = None
+
+    def begin_step(self, W: _Array, b: _Array | None) -> None:
+        self._step = self._context.subcontext(task_name="lbfgs-iter")
+        self._step.call_on_fit_task_begin(
+            **self._told, reconstruction_attributes=self._attributes(W, b)
+        )
+
+    def __call__(self, state: FitResult) -> None:
+        self._step.call_on_fit_task_end(
+            **self._told, reconstruction_attributes=self._attributes(state.W, state.b)
+        )
+        self.begin_step(state.W, state.b)
+
+    def end_step(self) -> None:
+        self._step.call_on_fit_task_end(estimator=self._told["estimator"])
+
+    @staticmethod
+    def _attributes(W: _Array, b: _Array | None) -> Callable[[], dict[str, _Array]]:
+        return lambda: dict(zip(("coef_", "intercept_"), _scikit_learns_form(W, b), strict=True))
 
 
 def _print_iteration(state: FitResult) -> None:
@@ -609,18 +678,20 @@ class SoftmaxRegression(LogisticRegression):
         best = [_Best(self.tol, self.n_iter_no_change)] if self.early_stopping else []
         if best and validation is None:
             raise ValueError("early_stopping=True needs a validation set: X_val and y_val")
-        if self.solver == "sgd":
-            model = SoftmaxModel(*self._start(X, self.warm_start), x_scale=self.x_scale)
-            epochs = self._planned_epochs(X.shape[0])
-            trainer = self._trainer(X, weight, penalties, epochs, best, self.average)
-            self._descend(trainer, model, X, target, weight, validation)
-            W, b = model.W, model.b
-        else:
-            listener = self._listener(X, target, weight, penalties, validation, best)
-            W, b = self._minimize(
-                X, target, weight, penalties, listener, label_smoothing=self.label_smoothing
-            )
-        self._store(*(best[0].weights if best else (W, b)))
+        with _told(self, X, y, sample_weight) as task:
+            if self.solver == "sgd":
+                model = SoftmaxModel(*self._start(X, self.warm_start), x_scale=self.x_scale)
+                epochs = self._planned_epochs(X.shape[0])
+                trainer = self._trainer(X, weight, penalties, epochs, best, self.average)
+                self._descend(trainer, model, X, target, weight, validation)
+                W, b = model.W, model.b
+            else:
+                listener = self._listener(X, target, weight, penalties, validation, best)
+                smoothing = self.label_smoothing
+                W, b = self._minimize(
+                    X, target, weight, penalties, listener, task, label_smoothing=smoothing
+                )
+            self._store(*(best[0].weights if best else (W, b)))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -30,6 +30,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression as ScikitLearns
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -178,12 +179,14 @@ def test_attributes_have_scikit_learns_shapes_and_dtypes(binary, dtype, fit_inte
     for name, value in fitted(theirs).items():
         if isinstance(value, np.ndarray):
             assert getattr(ours, name).shape == value.shape, name
-            assert getattr(ours, name).dtype == value.dtype, name
         else:
             assert getattr(ours, name) == value
     for method in ("decision_function", "predict_proba", "predict_log_proba", "predict"):
-        a, b = getattr(ours, method)(X), getattr(theirs, method)(X)
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert getattr(ours, method)(X).shape == getattr(theirs, method)(X).shape
+    # As scikit-learn's since 1.9, of every solver.
+    floating = np.float32 if dtype == np.float32 else np.float64
+    assert ours.coef_.dtype == ours.intercept_.dtype == ours.predict_proba(X).dtype == floating
+    assert ours.n_iter_.dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -217,6 +220,67 @@ def test_verbose_tells_of_iterations(iris, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == model.n_iter_[0]
     assert lines[0].startswith("iteration 1: objective ")
+
+
+@pytest.mark.skipif(not hasattr(ScikitLearns, "set_callbacks"), reason="scikit-learn 1.9's")
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("solver", ["lbfgs", "saga"])
+@both
+def test_scikit_learns_callbacks(cls, solver, n_classes, iris):
+    """They are told of the same tasks as by scikit-learn's, with the estimator as it then is."""
+    X, y = iris[0][: 50 * n_classes], iris[1][: 50 * n_classes]
+
+    class Recorder:
+        def __init__(self):
+            self.told = []
+            self.losses = []
+
+        def setup(self, estimator, context):
+            self.told.append("setup")
+
+        def teardown(self, estimator, context):
+            self.told.append("teardown")
+
+        def on_fit_task_begin(self, estimator, context, *, X, y, metadata, fitted_estimator):
+            self.told.append(("begin", context.task_name, X.shape, y.tolist(), sorted(metadata)))
+            self.score(fitted_estimator)
+
+        def on_fit_task_end(self, estimator, context, *, X, y, metadata, fitted_estimator):
+            self.told.append(("end", context.task_name))
+            self.score(fitted_estimator)
+
+        def score(self, fitted_estimator):
+            if fitted_estimator is not None:
+                loss = log_loss(y, fitted_estimator.predict_proba(X))
+                self.losses.append(loss)
+
+    def run(cls):
+        recorder = Recorder()
+        model = cls(solver=solver, max_iter=1000)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.set_callbacks(recorder)
+        model.fit(X, y, np.ones(len(X)))
+        iterations = (recorder.told.count(("end", "lbfgs-iter")), int(model.n_iter_[0]))
+        kinds = sorted({str(t[:2]) if isinstance(t, tuple) else t for t in recorder.told})
+        return (
+            recorder,
+            iterations,
+            kinds,
+            [str(w.message).replace(cls.__name__, "") for w in caught],
+        )
+
+    ours, (told, made), *rest = run(cls)
+    theirs, (their_told, their_made), *their_rest = run(ScikitLearns)
+    assert rest == their_rest
+    if solver == "lbfgs":  # one task more is begun than there are iterations
+        assert told - made == their_told - their_made == 1
+    else:
+        assert told == their_told == 0
+    assert [ours.told[i] for i in (0, 1, -2, -1)] == [theirs.told[i] for i in (0, 1, -2, -1)]
+    if solver == "lbfgs":  # saga's tolerance is of another quantity
+        np.testing.assert_allclose(ours.losses[0], theirs.losses[0])
+        np.testing.assert_allclose(ours.losses[-1], theirs.losses[-1], rtol=1e-3)
 
 
 # Data without copies -----------------------------------------------------------------------------
