@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arguments import as_integer, as_number, as_weights
+from .curvature import Curvature, Preconditioner
 from .model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
 
 _Vector: TypeAlias = NDArray[np.float64]
@@ -26,6 +27,8 @@ DELTA, SIGMA = 0.1, 0.9
 ROUNDING = 1e-6
 # Pairs of step and gradient change that L-BFGS remembers.
 MEMORY = 10
+# Length of the first step: a whole one may leap far over the optimum of separable data.
+FIRST_STEP = 0.01
 
 CONVERGED, MAX_ITER, ROUNDED, STOPPED = range(4)
 _MESSAGES = {
@@ -201,6 +204,7 @@ def minimize(
     max_iter: int = 100,
     label_smoothing: float = 0.0,
     callback: Callable[[FitResult], object] | None = None,
+    precondition: bool = True,
     kernels: Any = None,
 ) -> FitResult:
     """Minimise ``sum_i s_i loss_i + l2/2 ||W||^2 + l1 |W|_1``; b is not penalised.
@@ -229,6 +233,8 @@ def minimize(
         Most iterations.
     label_smoothing : float, optional
         In [0, 1], as in the kernels.
+    precondition : bool, optional
+        False: plain L-BFGS, for comparison.
     callback : callable, optional
         Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
         ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
@@ -250,6 +256,11 @@ def minimize(
     L-BFGS [1]_ with the line search conditions of Hager and Zhang [2]_: close to the optimum the
     objective's differences drown in rounding, those of its slope do not, and as the objective is
     convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
+
+    The first Hessian is an estimate from a sample of the rows (see `softmax_ext.curvature`): with
+    dense X of up to 2048 features the weighted second moments of the features, for each class by
+    itself as soon as the fit has cost as much as that does; otherwise their variances. With l1
+    there is none.
 
     References
     ----------
@@ -276,7 +287,7 @@ def minimize(
     objective = _Objective(
         X, y, W, b, l2, l1, sample_weight, x_scale, label_smoothing, kernels_or_default(kernels)
     )
-    return _lbfgs(objective, tol, max_iter, callback)
+    return _lbfgs(objective, tol, max_iter, callback, precondition)
 
 
 # The objective ----------------------------------------------------------------------------------
@@ -321,7 +332,7 @@ class _Objective:
         self.dtype = np.result_type(*arrays, *([] if x_dtype == np.uint8 else [x_dtype]))
         self.X, self.y, self.sample_weight = X, y, sample_weight
         self.l2, self.l1 = l2, l1
-        self._options = {
+        self._options: dict[str, Any] = {
             "sample_weight": sample_weight,
             "x_scale": x_scale,
             "label_smoothing": label_smoothing,
@@ -342,6 +353,39 @@ class _Objective:
                 if sample_weight is None or sample_weight.any()
                 else "sample_weight: all are 0"
             )
+
+    @property
+    def cost(self) -> float:
+        """Multiplications of an evaluation, with what a call costs however small it is."""
+        X = self.X
+        size = X.data.size if hasattr(X, "indptr") else X.size
+        return float(2 * size * self.start.shape[1] + 3e6)
+
+    def curvature(self) -> Curvature:
+        n = self.X.shape[0]
+        factors = np.ones(n) if self.sample_weight is None else self.sample_weight.copy()
+        if self.y.ndim == 1:
+            factors[self.y < 0] = 0
+        else:
+            factors *= self.y.sum(axis=1)
+
+        def predict_proba(x: Any, theta: _Vector) -> NDArray[Any]:
+            W, b = self.split(theta.astype(self.dtype))
+            result: NDArray[Any] = self._kernels.predict_proba(
+                x, W, b, x_scale=self._options["x_scale"]
+            )
+            return result
+
+        return Curvature(
+            self.X,
+            factors,
+            self._options["x_scale"],
+            self.l2 / self.total,
+            self.start.shape[1],
+            self.has_intercept,
+            self.dtype,
+            predict_proba,
+        )
 
     def rounded(self, theta: _Vector) -> _Vector:
         """Return the nearest point that the kernels can be asked at."""
@@ -398,40 +442,43 @@ def _lbfgs(
     tol: float,
     max_iter: int,
     callback: Callable[[FitResult], object] | None,
+    precondition: bool,
 ) -> FitResult:
     theta = objective.start
     value, gradient = objective(theta)
     objective.check_start(value, gradient)
-    pairs = _Pairs()
+    steepest = objective.subgradient(theta, gradient)
+    model = _Pairs()
+    # Within an orthant a preconditioner that mixes features leads astray.
+    schedule = _Schedule(objective) if precondition and not objective.l1 else None
+    search = _search_orthant if objective.l1 else _search
     status, nit = MAX_ITER, 0
 
     def state(**more: Any) -> FitResult:
         W, b = objective.split(theta.astype(objective.dtype))
         return FitResult(
-            W=W, b=b, fun=value * objective.total,
-            grad_norm=float(np.abs(objective.subgradient(theta, gradient)).max()),
+            W=W, b=b, fun=value * objective.total, grad_norm=float(np.abs(steepest).max()),
             nit=nit, nfev=objective.nfev, **more,
         )  # fmt: skip
 
     while True:
-        steepest = objective.subgradient(theta, gradient)
         if np.abs(steepest).max() <= tol:
             status = CONVERGED
         if status == CONVERGED or nit == max_iter:
             break
-        direction = pairs.direction(steepest)
-        t = 1.0 if pairs else min(1.0, 1 / float(np.abs(steepest).sum()))
-        search = _search_orthant if objective.l1 else _search
-        found = search(objective, theta, value, steepest, direction, t)
+        if schedule is not None:
+            schedule.update(model, nit, theta, value)
+        direction = model.direction(steepest)
+        found = search(objective, theta, value, steepest, direction, model.first_step(direction))
         if found is None:
-            if not pairs:
+            if not model.forget():
                 status = ROUNDED
                 break
-            pairs = _Pairs()
             continue
         new_theta, value, new_gradient = found
-        pairs.add(new_theta - theta, new_gradient - gradient)
+        model.add(new_theta - theta, new_gradient - gradient)
         theta, gradient = new_theta, new_gradient
+        steepest = objective.subgradient(theta, gradient)
         nit += 1
         if callback is not None:
             try:
@@ -443,18 +490,43 @@ def _lbfgs(
 
 
 class _Pairs:
-    """The last steps and changes of the gradient, and the inverse Hessian they make."""
+    """The inverse Hessian that the last steps and changes of the gradient make of a first one."""
 
     def __init__(self) -> None:
         self._pairs: deque[tuple[_Vector, _Vector, float]] = deque(maxlen=MEMORY)
+        self._first: Preconditioner | None = None
+        self._scale = 1.0
 
-    def __len__(self) -> int:
-        return len(self._pairs)
+    def set_first(self, first: Preconditioner) -> None:
+        self._first = first
+        self._set_scale()
+
+    def first_step(self, direction: _Vector) -> float:
+        """Return the length to try first."""
+        if self._pairs:
+            return 1.0
+        return (
+            FIRST_STEP if self._first is not None else min(1.0, 1 / float(np.abs(direction).sum()))
+        )
+
+    def forget(self) -> bool:
+        """Forget all steps; return whether there were any."""
+        there_were = bool(self._pairs)
+        self._pairs.clear()
+        self._scale = 1.0
+        return there_were
 
     def add(self, s: _Vector, y: _Vector) -> None:
         product = float(np.vdot(s, y))
         if product > 1e-14 * float(np.vdot(y, y)):
             self._pairs.append((s, y, product))
+            self._set_scale()
+
+    def _set_scale(self) -> None:
+        if self._pairs:
+            _, y, product = self._pairs[-1]
+            z = y if self._first is None else self._first(y)
+            self._scale = product / float(np.vdot(y, z))
 
     def direction(self, gradient: _Vector) -> _Vector:
         """Return minus the inverse Hessian times the gradient."""
@@ -464,12 +536,54 @@ class _Pairs:
             a = np.vdot(s, q) / product
             q -= a * y
             factors.append(a)
-        if self._pairs:
-            s, y, product = self._pairs[-1]
-            q *= product / np.vdot(y, y)
+        if self._first is not None:
+            q = self._first(q)
+        q *= self._scale
         for (s, y, product), a in zip(self._pairs, reversed(factors), strict=True):
             q += (a - np.vdot(y, q) / product) * s
         return q
+
+
+class _Schedule:
+    """Renews the preconditioner when as much has been spent on steps as that costs.
+
+    So renewals never take much more than the steps, and a fit of few steps gets none.
+    """
+
+    def __init__(self, objective: _Objective) -> None:
+        self.objective = objective
+        self.curvature = objective.curvature()
+        # What comes next.
+        self._shared = self.curvature.has_moments
+        self._cost = self.curvature.cost_shared()
+        # When the last one was made.
+        self._nfev = self._nit = 0
+        self._value = math.inf
+
+    def update(self, model: _Pairs, nit: int, theta: _Vector, value: float) -> None:
+        curvature, objective = self.curvature, self.objective
+        if nit == 0:
+            model.set_first(curvature.diagonal())
+        spent = (objective.nfev - self._nfev) * objective.cost
+        if self._shared:
+            # In few passes it is always worth it.
+            if spent + 5 * objective.cost < self._cost:
+                return
+            first = curvature.shared(theta)
+            self._shared, self._cost = False, curvature.cost_blocks()
+        elif (
+            curvature.use_blocks
+            and spent >= self._cost
+            and nit >= self._nit + 3
+            and value < 0.9 * self._value
+        ):
+            first = curvature.blocks(theta)
+            self._cost = 2 * curvature.cost_blocks()
+        else:
+            return
+        self._nfev, self._nit, self._value = objective.nfev, nit, value
+        if first is not None:
+            model.set_first(first)
 
 
 def _search(

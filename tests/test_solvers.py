@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,254 @@ def test_fit_lbfgs_changes_the_model(sx):
     np.testing.assert_allclose(model.W, expected.W, atol=1e-6)
     np.testing.assert_allclose(result.fun, expected.fun, rtol=1e-12)
     assert model.accuracy(X, names[y]) > 0.9
+
+
+def test_few_steps_where_features_are_correlated_and_badly_scaled():
+    rng = np.random.default_rng(1)
+    X, y = make_data(n=4000, d=40, c=5)
+    y = np.where(rng.random(4000) < 0.3, rng.integers(0, 5, 4000), y)
+    X = X @ rng.normal(size=(40, 40)) * 10.0 ** rng.uniform(-3, 3, 40) + 100.0
+    passes = {}
+    for precondition in (True, False):
+        result = solve(X, y, l2=1e-2, tol=1e-5, max_iter=1000, precondition=precondition)
+        passes[precondition] = result.nfev
+    assert passes[True] < 100
+    assert passes[False] > 1000
+
+
+@pytest.mark.parametrize("c", [2, 10, 40])
+def test_preconditioned_optimum_is_that_of_plain_steps(c):
+    X, y = make_data(n=3000, d=20, c=c)
+    fitted = [solve(X, y, l2=1.0, precondition=p) for p in (True, False)]
+    assert fitted[0].success
+    np.testing.assert_allclose(fitted[0].fun, fitted[1].fun, rtol=1e-10)
+    np.testing.assert_allclose(fitted[0].W, fitted[1].W, atol=1e-4)
+
+
+def test_refits_are_the_same_to_the_bit_for_every_number_of_threads(sx):
+    X, y = make_data(n=70000, d=40, c=10)
+    X = X.astype(np.float32)
+    results = []
+    for threads in (1, 2, 1):
+        with sx.num_threads(threads):
+            results.append(solve(X, y, l2=1.0, dtype=np.float32, tol=1e-5))
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].W, other.W)
+        np.testing.assert_array_equal(results[0].b, other.b)
+
+
+def test_weight_of_k_is_k_copies():
+    X, y = make_data()
+    k = np.random.default_rng(0).integers(0, 4, len(y))
+    weighted = solve(X, y, l2=1.0, sample_weight=k)
+    copied = solve(np.repeat(X, k, axis=0), np.repeat(y, k), l2=1.0)
+    np.testing.assert_allclose(weighted.fun, copied.fun, rtol=1e-11)
+    np.testing.assert_allclose(weighted.W, copied.W, atol=1e-6)
+
+
+def test_float32_comes_within_its_rounding():
+    X, y = make_data(n=5000)
+    exact = solve(X.astype(np.float32).astype(np.float64), y, l2=1.0)
+    result = solve(X.astype(np.float32), y, l2=1.0, dtype=np.float32, tol=1e-6)
+    assert result.success
+    assert result.W.dtype == np.float32
+    np.testing.assert_allclose(result.fun, exact.fun, rtol=1e-6)
+
+
+def test_tolerance_that_rounding_forbids_ends():
+    X, y = make_data()
+    result = solve(X.astype(np.float32), y, l2=1.0, dtype=np.float32, tol=0.0, max_iter=2000)
+    assert not result.success
+    assert result.status in (1, 2)
+    assert result.grad_norm < 1e-5
+
+
+def test_bytes_are_scaled_in_the_kernel():
+    rng = np.random.default_rng(3)
+    X = rng.integers(0, 256, (400, 12), dtype=np.uint8)
+    y = (X[:, 0] > 100).astype(np.int64) + (X[:, 1] > 200)
+    raw = solve(X, y, l2=1.0, x_scale=1 / 255)
+    scaled = solve(X / 255, y, l2=1.0)
+    np.testing.assert_allclose(raw.fun, scaled.fun, rtol=1e-10)
+
+
+def test_soft_labels_and_smoothing_are_those_of_the_kernels():
+    X, y = make_data()
+    smooth = solve(X, y, l2=1.0, label_smoothing=0.2)
+    soft = solve(X, np.eye(4)[y] * 0.8 + 0.05, l2=1.0)
+    np.testing.assert_allclose(smooth.fun, soft.fun, rtol=1e-11)
+
+
+def test_csr_is_fitted_like_dense():
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y = make_data(n=500, d=30)
+    X[np.abs(X) < 1] = 0
+    dense = solve(X, y, l2=1.0)
+    csr = solve(sparse.csr_array(X), y, l2=1.0)
+    assert csr.success
+    np.testing.assert_allclose(csr.fun, dense.fun, rtol=1e-11)
+
+
+def test_start_is_not_modified_and_an_optimum_stays():
+    X, y = make_data()
+    optimum = solve(X, y, l2=1.0)
+    W, b = optimum.W.copy(), optimum.b.copy()
+    again = minimize(X, y, W, b, l2=1.0, tol=1e-8)
+    assert again.nit == 0
+    np.testing.assert_array_equal(W, optimum.W)
+    start = np.ones((6, 4))
+    minimize(X, y, start, None, l2=1.0)
+    assert (start == 1).all()
+
+
+def test_callback_sees_each_iteration_and_can_stop():
+    X, y = make_data()
+    seen = []
+
+    def callback(state):
+        seen.append((state.nit, state.fun))
+        if state.nit == 5:
+            raise StopIteration
+
+    result = solve(X, y, l2=1.0, callback=callback)
+    assert [nit for nit, _ in seen] == [1, 2, 3, 4, 5]
+    assert result.status == 3
+    assert not result.success
+    assert result.fun == seen[-1][1]
+
+
+def test_interruption_leaves_the_last_iterate(sx):
+    X, y = make_data()
+    model = SoftmaxModel.zeros(6, 4, dtype=np.float64)
+    last = []
+
+    def callback(state):
+        last[:] = [state.W.copy(), state.b.copy()]
+        if state.nit == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sx.fit_lbfgs(model, X, y, callback=callback)
+    np.testing.assert_array_equal(model.W, last[0])
+    np.testing.assert_array_equal(model.b, last[1])
+    assert model.W.any()
+
+
+def test_max_iter_is_kept_to():
+    X, y = make_data()
+    result = solve(X, y, l2=1.0, max_iter=3)
+    assert (result.nit, result.status, result.success) == (3, 1, False)
+
+
+def test_ignored_rows_do_not_count():
+    X, y = make_data()
+    ignored = y.copy()
+    ignored[::3] = -100
+    kept = ignored >= 0
+    a, b = solve(X, ignored, c=4, l2=1.0), solve(X[kept], y[kept], c=4, l2=1.0)
+    np.testing.assert_allclose(a.fun, b.fun, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"X": "nan"}, ValueError, "X: NaN or infinite elements"),
+        ({"X": "inf"}, ValueError, "X: NaN or infinite elements"),
+        ({"sample_weight": np.zeros(300)}, ValueError, "sample_weight: all are 0"),
+        ({"sample_weight": -np.ones(300)}, ValueError, "sample_weight: wanted finite numbers"),
+        ({"sample_weight": np.ones(299)}, ValueError, "sample_weight: shape"),
+        ({"y": np.full(300, 4)}, IndexError, "label 4 at row 0 is outside"),
+        ({"y": np.full(300, -100)}, ValueError, "y: no label that counts"),
+        ({"W": np.zeros((5, 4))}, ValueError, "W: shape (5, 4)"),
+        ({"W": np.full((6, 4), np.nan)}, ValueError, "the starting point is not finite"),
+        ({"l2": -1.0}, ValueError, "l2: -1.0"),
+        ({"tol": np.nan}, ValueError, "tol: nan"),
+        ({"max_iter": -1}, ValueError, "max_iter: -1"),
+        ({"max_iter": 2.5}, TypeError, "max_iter"),
+    ],
+)
+def test_unfit_arguments_are_refused(change, error, message):
+    X, y = make_data()
+    arguments = {"X": X, "y": y, "W": np.zeros((6, 4)), "b": np.zeros(4), **change}
+    if isinstance(arguments["X"], str):
+        arguments["X"] = X.copy()
+        arguments["X"][7, 2] = float(change["X"])
+    with pytest.raises(error) as caught:
+        minimize(**arguments)
+    assert message in str(caught.value)
+
+
+def test_refused_arguments_leave_the_model(sx):
+    X, y = make_data()
+    model = SoftmaxModel.zeros(6, 4, dtype=np.float64)
+    for options in ({"C": 0.0}, {"tol": -1.0}, {"sample_weight": np.zeros(300)}):
+        with pytest.raises(ValueError):
+            sx.fit_lbfgs(model, X, y, **options)
+    assert not model.W.any()
+
+
+def data_sets():
+    """Kinds of data that have broken solvers."""
+    rng = np.random.default_rng(11)
+    X, y = make_data(n=400, d=8, c=3)
+    yield "blobs", X, y, 1.0
+    yield "separable", X * 10, np.argmax(X[:, :3], axis=1), 1e-2
+    yield "collinear", np.hstack([X, X @ rng.normal(size=(8, 8))]), y, 1.0
+    yield "copied column", np.hstack([X, X]), y, 1e-3
+    yield "constant column", np.hstack([X, np.full((400, 1), 3.0)]), y, 1.0
+    yield "column of zeros", np.hstack([X, np.zeros((400, 1))]), y, 1.0
+    yield "one feature", X[:, :1], y, 1.0
+    yield "two classes", X, (y > 0).astype(int), 1.0
+    yield "far from 0", X + 1000, y, 1.0
+    yield "badly scaled", X * 10.0 ** np.arange(-4, 4), y, 1.0
+    yield "few rows", *make_data(n=20, d=50, c=3), 1.0
+    yield "one row a class", *make_data(n=6, d=4, c=6), 1.0
+    yield "many classes", *make_data(n=1000, d=5, c=100), 1.0
+    yield "imbalance", X, np.where(rng.random(400) < 0.02, y, 0), 1.0
+    yield "noise", rng.normal(size=(300, 10)), rng.integers(0, 4, 300), 1.0
+    yield "strong penalty", X, y, 1e4
+    yield "weak penalty", X, y, 1e-3
+    yield "integers", rng.integers(-5, 6, (300, 6)).astype(float), rng.integers(0, 3, 300), 1.0
+    yield "heavy tails", rng.standard_t(2, size=(300, 5)), rng.integers(0, 3, 300), 1.0
+    yield "XOR", X[:, :2], ((X[:, 0] > 0) ^ (X[:, 1] > 0)).astype(int), 1.0
+    try:
+        from sklearn import datasets
+    except ImportError:
+        return
+    for name in ("iris", "wine", "breast_cancer", "digits"):
+        yield name, *getattr(datasets, f"load_{name}")(return_X_y=True), 1.0
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "l2"), [pytest.param(*values, id=name) for name, *values in data_sets()]
+)
+def test_optimum_of_every_kind_of_data(X, y, l2):
+    """Convexity bounds the distance to the optimum: gap <= |gradient|^2 / (2 l2)."""
+    result = solve(X, y, l2=l2, tol=1e-10)
+    dW, db = gradient(X, y, result, l2=l2)
+    # The intercept, not penalised, has a curvature of its own; its gradient must nearly vanish.
+    assert np.abs(db).max() < 1e-5 * len(y)
+    assert np.vdot(dW, dW) / (2 * l2) <= 1e-8 * max(1.0, result.fun)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("X", "y", "l2"), [pytest.param(*values, id=name) for name, *values in data_sets()]
+)
+def test_no_worse_than_scikit_learn(X, y, l2):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    from scipy.special import log_softmax
+
+    result = solve(X, y, l2=l2, tol=1e-10)
+    c = result.W.shape[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it did not converge
+        peer = linear_model.LogisticRegression(C=1 / l2, tol=1e-10, max_iter=20000).fit(X, y)
+    if c == 2:
+        # scikit-learn's two classes share one row of coefficients: half of it each way.
+        theirs, shift = np.vstack([-peer.coef_, peer.coef_]) / 2, np.r_[0, peer.intercept_]
+    else:
+        theirs, shift = peer.coef_, peer.intercept_
+    logits = X @ theirs.T + shift
+    value = -log_softmax(logits, axis=1)[np.arange(len(y)), y].sum() + l2 / 2 * (theirs**2).sum()
+    assert result.fun <= value + 1e-8 * max(1.0, value)
