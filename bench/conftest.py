@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "benchmarks of softmax_ext")
     add = group.addoption
     add("--bench-threads", type=int, default=1, help="threads of every contender (default: 1)")
-    add("--bench-group", action="append", default=[], help="only workloads that start so")
+    add("--bench-only", action="append", default=[], help="only workloads that start so")
     add("--bench-library", action="append", default=[], help="only this library's contenders")
     add("--bench-align", choices=("numpy", "64"), default="numpy", help="where arrays start")
     add("--bench-smoke", action="store_true", help="tiny sizes, to try the machinery")
@@ -47,7 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     libraries = tuple(option("bench_library")) or LIBRARIES
     cases = []
-    for workload in select(option("bench_group"), tiny=option("bench_smoke")):
+    for workload in select(option("bench_only"), tiny=option("bench_smoke")):
         for contender in contenders_of(workload, libraries):
             marks = [pytest.mark.skip(reason=contender.absent)] if contender.absent else []
             name = f"{workload.name}-{contender.name}"
@@ -57,16 +57,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def ceiling(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The machine's ceilings, or None without a C compiler."""
-    from benchlib.ceiling import Ceiling, NoCompilerError
+    """The machine's ceilings."""
+    from softmax_ext.ceiling import Ceiling
 
-    try:
-        measured = Ceiling(request.config.getoption("bench_threads"))
-    except NoCompilerError:
-        yield None
-        return
-    yield measured
-    measured.close()
+    with Ceiling(request.config.getoption("bench_threads")) as measured:
+        yield measured
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Sweep linear_cross_entropy_with_grad over classes and features; draw the time per operation.
 
-    python bench/sweep.py                  the best instruction set, one thread (some minutes)
+    python bench/sweep.py                  the best instruction set, one thread (two minutes)
     python bench/sweep.py --isa avx2       another one
 
 A kernel that is good everywhere gives a smooth map. A cell that takes more than 1.5 times what
@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from benchlib import options as shared
 
 # Powers of two, their neighbours, and sizes people have.
 CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 20, 24, 31, 32, 33, 48, 63, 64, 65,
@@ -28,38 +26,34 @@ TINY = (1, 2, 3, 16, 17)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = shared.parser(__doc__)
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads (default: 1)")
-    add("--isa", default="", help="instruction set (default: the best that can run here)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="of X and W")
-    add("--smoke", action="store_true", help="a few small cells: tries the machinery only")
-    add("--out", type=Path, default=HERE / "results", help="where to write (default: %(default)s)")
     return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the sweep; return the exit status."""
-    options = arguments(argv)
-    try:
-        return run(options)
-    except ValueError as error:
-        print(f"sweep.py: {error}", file=sys.stderr)
-        return 2
 
 
 def run(options: argparse.Namespace) -> int:
     from benchlib import threads
 
     threads.prepare(options.threads)
-    from benchlib import cells, environment
+    from benchlib import environment
 
     import softmax_ext
 
-    kernels = softmax_ext.Kernels(options.isa or softmax_ext.available_isas()[0])
+    shared.check_isas(options.isa)
     threads.apply(options.threads)
-    described = environment.describe() | {"threads": options.threads, "swept": kernels.isa}
+    described = environment.describe() | {"threads": options.threads}
     print("\n".join(environment.lines(described)), flush=True)
+    for isa in options.isa or softmax_ext.available_isas()[:1]:
+        _sweep(options, softmax_ext.Kernels(isa), described)
+    return 0
+
+
+def _sweep(options: argparse.Namespace, kernels: Any, described: dict[str, Any]) -> None:
+    from benchlib import cells
+
+    print(f"{kernels.isa}:", flush=True)
     classes, features = (TINY, TINY) if options.smoke else (CLASSES, FEATURES)
     work = 1e5 if options.smoke else 1e8
 
@@ -76,7 +70,6 @@ def run(options: argparse.Namespace) -> int:
     if not found:
         print("no cell flagged")
     _write(options, kernels.isa, described, features, classes, times, found)
-    return 0
 
 
 def _write(options: argparse.Namespace, isa: str, described: Any, *measured: Any) -> None:
@@ -86,7 +79,7 @@ def _write(options: argparse.Namespace, isa: str, described: Any, *measured: Any
     kind += "-smoke" if options.smoke else ""
     name = f"sweep-{isa}-{options.threads}-thread{kind}"
     record = {
-        "environment": described,
+        "environment": described | {"swept": isa},
         "dtype": options.dtype,
         "features": features,
         "classes": classes,
@@ -106,4 +99,4 @@ def _write(options: argparse.Namespace, isa: str, described: Any, *measured: Any
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(shared.main("sweep.py", run, arguments()))

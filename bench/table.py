@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure every kernel beside its peers; print the table and write it with its pictures.
 
-    python bench/table.py                        everything, one thread (about 20 minutes)
+    python bench/table.py                        everything, with one thread, then with two
     python bench/table.py --quick                the same with few rounds
-    python bench/table.py --threads 2 --group mnist-10 --library ours --library numpy
+    python bench/table.py --threads 2 --only mnist-10 --library ours --library numpy
 
 Writes table-<threads>-thread.md, .json and pictures into --out; a run of some workloads only adds
 "-part" to their names. The pytest benchmarks beside this file time the same contenders, but one
@@ -14,42 +14,49 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from benchlib import options as shared
 
-if TYPE_CHECKING:
-    from benchlib.ceiling import Ceiling
+#: What is measured beside the workloads, in processes of its own.
+FOOTPRINT = ("import", "workspace")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = shared.parser(__doc__)
     add = parser.add_argument
-    add("--threads", type=int, default=1, help="threads of every contender (default: 1)")
-    add("--group", action="append", default=[], help="only workloads whose name or size starts so "
-        "(may be repeated, as the next two)")  # fmt: skip
-    add("--library", action="append", default=[], help="only this library's contenders")
-    add("--isa", action="append", default=[], help="only this instruction set of ours")
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cpus = os.cpu_count() or 1
+    add("--threads", type=int, nargs="+", default=[1, 2][:cpus], help="threads of every "
+        "contender, a run for each number (default: 1, then 2 with two CPUs)")  # fmt: skip
+    add("--only", action="append", default=[], help="only workloads whose name or size starts so; "
+        "import and workspace count as workloads (may be repeated)")  # fmt: skip
+    add("--library", action="append", default=[], help="only this library's contenders "
+        "(may be repeated)")  # fmt: skip
     add("--align", choices=("numpy", "64"), default="numpy", help="where arrays start: 16 bytes "
         "after a 64-byte boundary, as NumPy's do (default), or on it")  # fmt: skip
-    add("--quick", action="store_true", help="few rounds")
-    add("--smoke", action="store_true", help="tiny sizes, two rounds: tries the machinery only")
+    add("--quick", action="store_true", help="few rounds: some minutes")
     add("--no-pictures", action="store_true", help="write no pictures")
     add("--list", action="store_true", help="list the workloads and end")
-    add("--out", type=Path, default=HERE / "results", help="where to write (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     options = arguments(argv)
-    try:
-        return run(options)
-    except ValueError as error:
-        print(f"table.py: {error}", file=sys.stderr)
-        return 2
+    if len(options.threads) > 1 and not options.list:
+        # Each in a process of its own: libraries read their threads when they are imported.
+        given = sys.argv[1:] if argv is None else argv
+        command = [sys.executable, __file__, *given, "--threads"]
+        return max(subprocess.call([*command, str(n)]) for n in options.threads)
+    (options.threads, *_) = options.threads
+    return shared.main("table.py", run, options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,7 +66,11 @@ def run(options: argparse.Namespace) -> int:
     threads.prepare(options.threads)
     from benchlib import environment, report, runners, timing, workloads
 
-    chosen = workloads.select(options.group, tiny=options.smoke)
+    from softmax_ext.ceiling import Ceiling
+
+    apart = [name for name in FOOTPRINT if name in options.only or not options.only]
+    patterns = [pattern for pattern in options.only if pattern not in FOOTPRINT]
+    chosen = workloads.select(patterns, tiny=options.smoke) if patterns or not options.only else []
     if options.list:
         print("\n".join(f"{w.name:52} {w.shape}" for w in chosen))
         return 0
@@ -70,9 +81,10 @@ def run(options: argparse.Namespace) -> int:
     described = environment.describe()
     described["threads"] = options.threads
     described["arrays start"] = {"numpy": "64 k + 16 bytes", "64": "64 k bytes"}[options.align]
-    ceiling = _ceiling(options.threads, described)
     runner = runners.runner(settings)
+    ceiling = Ceiling(options.threads)
     try:
+        described |= _ceilings(ceiling)
         print("\n".join(environment.lines(described)), flush=True)
         records: list[dict[str, Any]] = []
         try:
@@ -84,11 +96,10 @@ def run(options: argparse.Namespace) -> int:
                 raise
             print(f"\ninterrupted after {len(records)} of {len(chosen)} workloads", flush=True)
         described["threads of"] = runner.threads_found()
-        _write(options, records, described)
+        _write(options, records, _footprint(options, apart), described)
     finally:
         runner.close()
-        if ceiling is not None:
-            ceiling.close()
+        ceiling.close()
     failed = report.reasons(records, "failed")
     if failed:
         print(f"\ntable.py: these failed:\n{failed}", file=sys.stderr)
@@ -102,35 +113,46 @@ def _settings(options: argparse.Namespace) -> Any:
     for library in libraries:
         if library not in contenders.LIBRARIES:
             raise ValueError(f"library: {library!r} is none of {', '.join(contenders.LIBRARIES)}")
-    known = sum(contenders.isas(), ())
-    for isa in options.isa:
-        if isa not in known:
-            raise ValueError(f"isa: {isa!r} is none of {', '.join(known)}")
+    shared.check_isas(options.isa)
     return runners.Settings(options.threads, libraries, tuple(options.isa), options.align)
 
 
-def _ceiling(threads: int, described: dict[str, Any]) -> Ceiling | None:
-    """Compile the ceilings' loops and add their speed before the run to the description."""
-    from benchlib.ceiling import Ceiling, NoCompilerError
+def _ceilings(ceiling: Any) -> dict[str, str]:
+    """Return the machine's ceilings for the description, the best of some samples each."""
 
-    try:
-        ceiling = Ceiling(threads)
-    except NoCompilerError as error:
-        described["ceiling"] = str(error)
-        return None
-    for dtype in ("float32", "float64"):
-        speeds = ", ".join(f"{isa} {ceiling.fma(dtype, isa) / 1e9:.0f}" for isa in ceiling.isas)
-        described[f"multiply-add {dtype}, GFLOP/s"] = speeds
-    described["copy, GB/s read + written"] = ", ".join(
-        f"{name} {ceiling.copy(size) / 1e9:.0f}"
-        for name, size in (
-            ("16 KiB", 1 << 14),
-            ("256 KiB", 1 << 18),
-            ("4 MiB", 1 << 22),
-            ("128 MiB", 1 << 27),
-        )
-    )
-    return ceiling
+    def best(measure: Any, *args: Any) -> str:
+        return f"{max(measure(*args) for _ in range(9)) / 1e9:.0f}"
+
+    sizes = {"16 KiB": 1 << 14, "256 KiB": 1 << 18, "4 MiB": 1 << 22, "128 MiB": 1 << 27}
+    listed = {
+        f"multiply-add {dtype}, GFLOP/s": best(ceiling.arithmetic, dtype)
+        for dtype in ("float32", "float64")
+    }
+    for name, measure in (("read", ceiling.read), ("copy, read + written", ceiling.copy)):
+        speeds = [f"{text} {best(measure, size)}" for text, size in sizes.items()]
+        listed[f"{name}, GB/s"] = ", ".join(speeds)
+    return listed
+
+
+def _footprint(options: argparse.Namespace, wanted: list[str]) -> dict[str, Any]:
+    """Measure the import, and the workspace for which there is a target."""
+    from benchlib import footprint, targets, workloads
+
+    found: dict[str, Any] = {}
+    if "import" in wanted:
+        found["import"] = footprint.import_seconds(3 if options.quick or options.smoke else 21)
+    if "workspace" in wanted:
+        import softmax_ext
+
+        found["workspace"] = {}
+        for name in [goal.workload for goal in targets.GOALS if goal.against == "workspace"]:
+            (workload,) = workloads.select([name], tiny=options.smoke, whole=True)
+            found["workspace"][name] = {
+                isa: footprint.workspace(workload, isa, options.threads)
+                for isa in softmax_ext.available_isas()
+                if isa != "baseline" and (not options.isa or isa in options.isa)
+            }
+    return found
 
 
 def _show(record: dict[str, Any]) -> None:
@@ -140,19 +162,33 @@ def _show(record: dict[str, Any]) -> None:
     print(f"\n{report.name_of(record)}: {report.details(record)}", flush=True)
 
 
-def _write(options: argparse.Namespace, records: list[Any], described: dict[str, Any]) -> None:
-    from benchlib import report
+def _write(
+    options: argparse.Namespace,
+    records: list[Any],
+    footprint: dict[str, Any],
+    described: dict[str, Any],
+) -> None:
+    from benchlib import report, targets
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     tag = f"{options.threads}-thread{_kind(options)}"
-    names = [] if options.no_pictures else _pictures(records, described, out, tag)
-    with open(out / f"table-{tag}.json", "w", encoding="utf-8") as file:
-        json.dump({"environment": described, "records": records}, file, indent=1)
+    names = [] if options.no_pictures or not records else _pictures(records, described, out, tag)
     before = _one_thread_records(out, options) if options.threads > 1 else None
-    text = report.markdown(records, described, before, names)
+    reached = targets.outcomes(records, footprint, before)
+    with open(out / f"table-{tag}.json", "w", encoding="utf-8") as file:
+        written = {
+            "environment": described,
+            "targets": [outcome._asdict() | {"met": outcome.met} for outcome in reached],
+            "footprint": footprint,
+            "records": records,
+        }
+        json.dump(written, file, indent=1)
+    goals = targets.markdown(reached)
+    text = report.markdown(records, described, goals, before, names)
     (out / f"table-{tag}.md").write_text(text, encoding="utf-8")
-    print(f"\n{report.summary(records, before)}\n\nwritten to {out}/table-{tag}.md", flush=True)
+    print(f"\n{report.summary(records, before)}\n\n{goals}", flush=True)
+    print(f"\nwritten to {out}/table-{tag}.md", flush=True)
 
 
 def _pictures(records: list[Any], described: dict[str, Any], out: Path, tag: str) -> list[str]:
@@ -167,7 +203,7 @@ def _pictures(records: list[Any], described: dict[str, Any], out: Path, tag: str
 def _kind(options: argparse.Namespace) -> str:
     """Return what to add to the files' names, so that no run overwrites one of another kind."""
     kind = "" if options.align == "numpy" else "-aligned"
-    if options.group or options.library or options.isa:
+    if options.only or options.library or options.isa:
         kind += "-part"
     return kind + ("-smoke" if options.smoke else "")
 

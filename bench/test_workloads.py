@@ -7,13 +7,12 @@ for following a single contender, with pytest-benchmark's saving and comparing o
 
 from __future__ import annotations
 
-from statistics import median
 from typing import Any
 
 import pytest
 from benchlib import threads
 from benchlib.contenders import UnsuitedError, ready
-from benchlib.timing import rates
+from benchlib.timing import Top, rates
 
 
 # A peer's deprecation warning is no fault of ours.
@@ -28,14 +27,12 @@ def test_workload(
     except UnsuitedError as reason:
         pytest.skip(str(reason))
     benchmark.group = f"{workload.name} ({workload.shape}, {workload.dtype})"
-    top = None
-    if ceiling is not None and benchmark.enabled:
-        top = {
-            "flops_per_second": median(ceiling.fma(workload.dtype) for _ in range(5)),
-            "bytes_per_second": median(ceiling.copy(workload.bytes) for _ in range(5)),
-        }
     benchmark(run)
     if benchmark.enabled:
+        limits = Top(ceiling, workload)
+        for _ in range(9):
+            limits.sample()
+        top = limits.record()
         benchmark.extra_info.update(
             ceiling=top,
             threads=threads.found(),

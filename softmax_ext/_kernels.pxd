@@ -52,6 +52,9 @@ cdef extern from "smx.h":
         void sparse_outer(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
                           const void *val, const void *G, smx_idx ldg,
                           void *dW, smx_idx ldw) noexcept nogil
+        smx_idx ceiling_flops
+        double ceiling_arithmetic(smx_idx steps) noexcept nogil
+        double ceiling_read(smx_idx n, const void *src) noexcept nogil
 
     ctypedef struct smx_table:
         const char *name

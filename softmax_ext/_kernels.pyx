@@ -69,9 +69,10 @@ LEAF_FLAGS = SMX_LEAF_FLAGS.decode()
 # ------------------------------------------------------------------------- scratch memory
 
 # Buffers wait here between calls: taking memory from the system anew would cost a small call
-# more than its work. Buffers of 2^i bytes are in _pool[i]; pop and append are atomic, so no two
-# calls ever hold the same buffer.
-cdef tuple _pool = tuple([] for _ in range(25))
+# more than its work. Their sizes are 4, 6, 8, 12, 16, 24 KiB and so on, a list for each; pop and
+# append are atomic, so no two calls ever hold the same buffer.
+cdef idx POOL_SIZES = 25  # up to 16 MiB
+cdef tuple _pool = tuple([] for _ in range(POOL_SIZES))
 cdef idx POOL_BUFFERS = 4  # of each size
 
 
@@ -83,16 +84,17 @@ cdef class Scratch:
     cdef char *at
 
     def __cinit__(self, idx nbytes):
-        cdef idx i = 12
+        cdef idx i = 0, size = 4096
         nbytes += 64
-        while i < 25 and (<idx>1 << i) < nbytes:
+        while size < nbytes and i < POOL_SIZES:
+            size += size // 3 if i & 1 else size // 2
             i += 1
-        if i < 25:  # up to 16 MiB
+        if i < POOL_SIZES:
             self.home = <list>_pool[i]
             try:
                 self.buffer = <cnp.ndarray>self.home.pop()
             except IndexError:
-                self.buffer = np.empty(<idx>1 << i, np.uint8)
+                self.buffer = np.empty(size, np.uint8)
         else:
             self.buffer = np.empty(nbytes, np.uint8)
         self.at = <char *>((<size_t>cnp.PyArray_DATA(self.buffer) + 63) & ~<size_t>63)
@@ -1453,6 +1455,30 @@ cdef void add_rows(idx n, idx c, const real *G, idx ldl, double *db) noexcept no
         for r in range(n - n % 4, n):
             s0 += g[r]
         db[j] += (s0 + s1) + (s2 + s3)
+
+
+# ------------------------------------------------------------- what the machine allows at most
+
+
+def run_arithmetic(str isa, bint f64, idx steps):
+    """Multiply and add in registers, `steps` times; the operations that this was."""
+    cdef smx_leaves *leaf = leaves_of(isa, f64)
+    with nogil:
+        leaf.ceiling_arithmetic(steps)
+    return steps * leaf.ceiling_flops
+
+
+def run_memory(str isa, cnp.ndarray src, cnp.ndarray to, idx repeats):
+    """Read a contiguous array, or copy it to another (None: only read), so many times."""
+    cdef smx_leaves *leaf = leaves_of(isa, False)
+    cdef idx i, n = cnp.PyArray_NBYTES(src)
+    cdef bint copied = to is not None
+    with nogil:
+        for i in range(repeats):
+            if copied:
+                memcpy(cnp.PyArray_DATA(to), cnp.PyArray_DATA(src), n)
+            else:
+                leaf.ceiling_read(n // 4, cnp.PyArray_DATA(src))
 
 
 include "_sparse.pxi"

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import reference
+from . import _kernels, reference, threads
+from .ceiling import Ceiling
 
 __all__ = ["Case", "best_time", "cases", "lines"]
 
 _CALLS = 3  # made on each side of a row, at least
+_CEILINGS = 5  # samples of the ceilings before and after a row
 
 
 class Case(NamedTuple):
@@ -24,6 +26,10 @@ class Case(NamedTuple):
     size: str
     #: Calls the function of a kernel set.
     call: Callable[[Any], object]
+    #: Useful operations (those of the matrix products), and bytes read and written at least.
+    flops: int
+    read: int
+    written: int
 
 
 def cases() -> list[Case]:
@@ -71,21 +77,31 @@ def _gradient(size: str, X: Any, W: Any, b: Any, y: Any, x_scale: float) -> Case
     def call(kernels: Any) -> object:
         return kernels.linear_cross_entropy_with_grad(X, W, b, y, x_scale=x_scale)
 
-    return Case("linear_cross_entropy_with_grad", size, call)
+    read = X.nbytes + W.nbytes + y.nbytes
+    flops = 4 * len(X) * W.size
+    return Case("linear_cross_entropy_with_grad", size, call, flops, read, W.nbytes)
 
 
 def _prediction(size: str, X: Any, W: Any, b: Any, x_scale: float) -> Case:
-    return Case("predict", size, lambda kernels: kernels.predict(X, W, b, x_scale=x_scale))
+    def call(kernels: Any) -> object:
+        return kernels.predict(X, W, b, x_scale=x_scale)
+
+    return Case("predict", size, call, 2 * len(X) * W.size, X.nbytes + W.nbytes, 8 * len(X))
 
 
 def _loss(size: str, logits: Any, y: Any) -> Case:
-    return Case(
-        "cross_entropy_with_grad", size, lambda kernels: kernels.cross_entropy_with_grad(logits, y)
-    )
+    def call(kernels: Any) -> object:
+        return kernels.cross_entropy_with_grad(logits, y)
+
+    return Case("cross_entropy_with_grad", size, call, 0, logits.nbytes + y.nbytes, logits.nbytes)
 
 
 def _rows(kernel: str, size: str, logits: Any) -> Case:
-    return Case(kernel, size, lambda kernels: getattr(kernels, kernel)(logits))
+    def call(kernels: Any) -> object:
+        return getattr(kernels, kernel)(logits)
+
+    written = logits.nbytes if kernel == "softmax" else 4 * len(logits)
+    return Case(kernel, size, call, 0, logits.nbytes, written)
 
 
 def best_time(call: Callable[[], object], seconds: float = 0.3) -> float:
@@ -106,6 +122,10 @@ def best_time(call: Callable[[], object], seconds: float = 0.3) -> float:
 def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
     """The table, line by line as it is measured.
 
+    The last column is the share of what the machine allows: the time that the useful operations
+    take at the speed of arithmetic in registers, or the numbers read and written at the speed of
+    memory (whichever is longer), over ours.
+
     Parameters
     ----------
     kernels : object with the kernels' functions
@@ -117,11 +137,21 @@ def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
     ------
     str
     """
-    yield f"{'kernel':<31}{'size':<34}{'ours':>10}{'NumPy':>10}{'ratio':>8}"
-    for case in cases():
-        ours = best_time(partial(case.call, kernels), seconds)
-        numpy = best_time(partial(case.call, reference), seconds)
-        yield (
-            f"{case.kernel:<31}{case.size:<34}{ours * 1e6:>10.1f}{numpy * 1e6:>10.1f}"
-            f"{numpy / ours:>7.1f}x"
-        )
+    yield f"{'kernel':<31}{'size':<34}{'ours':>10}{'NumPy':>10}{'ratio':>8}{'ceiling':>9}"
+    isa = getattr(kernels, "isa", _kernels.available_isas()[0])
+    with Ceiling(threads.get_num_threads(), isa) as ceiling:
+        for case in cases():
+            limits = [_least_time(case, ceiling) for _ in range(_CEILINGS)]
+            ours = best_time(partial(case.call, kernels), seconds)
+            numpy = best_time(partial(case.call, reference), seconds)
+            limits += [_least_time(case, ceiling) for _ in range(_CEILINGS)]
+            yield (
+                f"{case.kernel:<31}{case.size:<34}{ours * 1e6:>10.1f}{numpy * 1e6:>10.1f}"
+                f"{numpy / ours:>7.1f}x{min(limits) / ours:>9.0%}"
+            )
+
+
+def _least_time(case: Case, ceiling: Ceiling) -> float:
+    """Seconds that the machine would need at least, as measured now."""
+    memory = (case.read + case.written) / ceiling.memory(case.read, case.written)
+    return max(case.flops / ceiling.arithmetic("float32"), memory)

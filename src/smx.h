@@ -106,6 +106,13 @@ typedef struct {
                           const void *val, const void *W, smx_idx ldw, void *L, smx_idx ldl);
     void (*sparse_outer)(smx_idx n, smx_idx c, const smx_idx *at, const smx_idx *col,
                          const void *val, const void *G, smx_idx ldg, void *dW, smx_idx ldw);
+
+    /* For benchmarks: `steps` steps of multiply-adds that never leave the registers (a product and
+       a sum where the instruction set has no such operation), each of ceiling_flops operations;
+       and reading n numbers once. What they return means nothing. */
+    smx_idx ceiling_flops;
+    double (*ceiling_arithmetic)(smx_idx steps);
+    double (*ceiling_read)(smx_idx n, const void *src);
 } smx_leaves;
 
 typedef struct {

@@ -950,13 +950,14 @@ def test_bench_prints_a_line_for_each_case(run, monkeypatch):
         called.append(kernels)
         return kernels.softmax(np.zeros((2, 2), np.float32))
 
-    monkeypatch.setattr(bench_table, "cases", lambda: [bench_table.Case("softmax", "tiny", call)])
+    case = bench_table.Case("softmax", "tiny", call, flops=0, read=16, written=16)
+    monkeypatch.setattr(bench_table, "cases", lambda: [case])
     status, out, _ = run("bench", "--kernels", "baseline")
     assert status == 0
     first, heading, row = out.splitlines()
     assert "compiled, baseline" in first
-    assert heading.split() == ["kernel", "size", "ours", "NumPy", "ratio"]
-    assert re.fullmatch(r"softmax +tiny +[\d.]+ +[\d.]+ +[\d.]+x", row)
+    assert heading.split() == ["kernel", "size", "ours", "NumPy", "ratio", "ceiling"]
+    assert re.fullmatch(r"softmax +tiny +[\d.]+ +[\d.]+ +[\d.]+x +\d+%", row)
     assert {getattr(kernels, "isa", "NumPy") for kernels in called} == {"baseline", "NumPy"}
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 import softmax_ext
-from benchlib.ceiling import compiler
 from benchlib.contenders import isas
+from softmax_ext._kernels import COMPILER
 
 #: Distributions named in the header, where installed.
 PACKAGES = ("scipy", "scikit-learn", "torch", "jax", "jaxlib", "threadpoolctl")
@@ -26,7 +25,7 @@ def describe() -> dict[str, Any]:
         "CPUs": os.cpu_count(),
         "caches": _caches(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "compiler": _compiler_version(),
+        "compiled by": COMPILER,
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "softmax_ext": softmax_ext.__version__,
         "instruction sets": ", ".join(able),
@@ -79,14 +78,6 @@ def _caches() -> str:
 def _line(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.readline().strip()
-
-
-def _compiler_version() -> str:
-    name = compiler()
-    if name is None:
-        return "none found"
-    told = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
-    return told.stdout.partition("\n")[0]
 
 
 def _blas() -> str:

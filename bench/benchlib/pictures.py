@@ -43,7 +43,7 @@ MARKERS = {
 #: Operations shown under the roofline: those made of matrix products.
 ROOFLINE_OPS = ("linear_cross_entropy_with_grad", "epoch")
 
-HEADINGS = {library: heading for heading, library in report.COLUMNS.items()}
+HEADINGS = {"ours": "ours"} | {library: heading for heading, library in report.COLUMNS.items()}
 
 
 def write_all(records: list[Record], described: dict[str, Any], out: Path, tag: str) -> list[str]:
@@ -56,7 +56,7 @@ def write_all(records: list[Record], described: dict[str, Any], out: Path, tag: 
     for op in dict.fromkeys(record["op"] for record in records):
         chosen = [record for record in records if record["op"] == op]
         names.append(_save(bars(op, chosen, footer), out, f"bars-{op}-{tag}.png"))
-    under = [r for r in records if r["op"] in ROOFLINE_OPS and r["ceiling"] and r["contenders"]]
+    under = [r for r in records if r["op"] in ROOFLINE_OPS and r["contenders"]]
     if under:
         names.append(_save(roofline(under, footer), out, f"roofline-{tag}.png"))
     return names
@@ -255,7 +255,7 @@ def _columns(points: list[tuple[float, float, int]]) -> list[tuple[float, str]]:
 
 
 def _draw_ceilings(axes: Axes, records: list[Record], left: float, right: float) -> float:
-    """Draw arithmetic as level lines and the copy as slanted ones; return the top in GFLOP/s."""
+    """Draw arithmetic as level lines and memory as slanted ones; return the top in GFLOP/s."""
     flops = {
         record["dtype"]: record["ceiling"]["flops_per_second"] / 1e9 for record in reversed(records)
     }
@@ -272,6 +272,6 @@ def _draw_ceilings(axes: Axes, records: list[Record], left: float, right: float)
         end = max(left, min(right, top / speed))
         axes.plot(
             [left, end], [left * speed, end * speed], style, color="0.25", linewidth=1.2,
-            label=f"copy of {report.size(record['bytes'])}: {speed:.0f} GB/s",
+            label=f"memory, {report.size(record['bytes'])}: {speed:.0f} GB/s",
         )  # fmt: skip
     return top

@@ -9,9 +9,8 @@ from benchlib import environment
 
 Record = dict[str, Any]
 
-#: Columns of the summary: a heading and the library whose fastest contender it shows.
+#: Columns of the summary beside ours: a heading and the library whose fastest contender it shows.
 COLUMNS = {
-    "ours": "ours",
     "reference": "reference",
     "NumPy": "numpy",
     "SciPy": "scipy",
@@ -30,8 +29,11 @@ checked against float64. *Reference* is `softmax_ext.reference`, written to be r
 same written for speed (in place, into arrays made once); *bare* is the matrix products alone, or a
 copy alone, which is less than the job. *Peer / ours* is the fastest of reference, NumPy, SciPy,
 PyTorch, JAX and scikit-learn over ours. *Share* is the part of what the machine allows, measured in
-the same rounds: useful operations at the speed of a register-only multiply-add loop, or least
-memory traffic at the speed of a copy with as many bytes in use, whichever is slower.
+the same rounds: useful operations at the speed of multiply-adds in registers, or least memory
+traffic at the speed of reading (of a copy, where much is written) with as many bytes in use,
+whichever is slower. The ceilings are the best of samples taken between the contenders; an
+exclamation mark says that half of those samples were below 90 % of the best, or that a share is
+above 100 %: something else was running.
 """
 
 
@@ -65,6 +67,21 @@ def fastest(record: Record, libraries: Iterable[str]) -> Record | None:
     return min(found, key=lambda c: c["median"], default=None)
 
 
+def ours_by_isa(record: Record) -> dict[str, Record]:
+    """Return our figures by instruction set, the best first."""
+    return {
+        c["name"][len("ours [") : -1]: c
+        for c in record["contenders"]
+        if c["library"] == "ours" and c["name"].endswith("]")
+    }
+
+
+def share(contender: Record, record: Record) -> str:
+    """Write the share of the ceiling, with a mark where it cannot be trusted."""
+    doubt = record["ceiling"]["disturbed"] or contender["share"] > 1
+    return f"{contender['share']:.0%}{' !' if doubt else ''}"
+
+
 def ours(record: Record) -> Record | None:
     """Return our best instruction set's figures: those that ``ratio`` refers to."""
     return next((c for c in record["contenders"] if c["library"] == "ours"), None)
@@ -74,12 +91,14 @@ def summary_row(record: Record, one_thread: Record | None = None) -> dict[str, s
     """Return the summary's cells by heading."""
     row = {"job": f"`{record['op']}` {record['size']}", "N x D x C": record["shape"]}
     mine = ours(record)
+    for isa, contender in ours_by_isa(record).items():
+        row[f"ours [{isa}]"] = seconds(contender["median"])
     for heading, library in COLUMNS.items():
-        contender = mine if library == "ours" else fastest(record, [library])
+        contender = fastest(record, [library])
         row[heading] = seconds(contender["median"]) if contender else ""
     peer = fastest(record, PEERS)
     row["peer / ours"] = f"**{_three(peer['median'] / mine['median'])}**" if mine and peer else ""
-    row["share"] = f"{mine['share']:.0%}" if mine and mine["share"] is not None else ""
+    row["share"] = share(mine, record) if mine else ""
     if one_thread is not None:
         before = ours(one_thread)
         row["1 thread / this"] = _three(before["median"] / mine["median"]) if mine else ""
@@ -101,18 +120,13 @@ def name_of(record: Record) -> str:
 
 def details(record: Record) -> str:
     """Return all figures of one workload."""
-    top = record["ceiling"]
     kind = record["dtype"]
     if record["x_dtype"] not in (None, record["dtype"]):
         kind += f", X {record['x_dtype']}"
     if record["with_dX"]:
         kind += ", with dX"
     head = f"{record['shape']}, {kind}, {size(record['bytes'])}"
-    if top:
-        head += (
-            f"; ceiling {_three(top['flops_per_second'] / 1e9)} GFLOP/s,"
-            f" {_three(top['bytes_per_second'] / 1e9)} GB/s"
-        )
+    head += f"; ceiling {ceiling(record)}"
     rows = [
         [
             c["name"],
@@ -121,7 +135,7 @@ def details(record: Record) -> str:
             "" if c["ratio"] is None else _three(c["ratio"]),
             "" if c["gflops"] is None else _three(c["gflops"]),
             _three(c["gbps"]),
-            "" if c["share"] is None else f"{c['share']:.0%} of {c['bound']}",
+            f"{share(c, record)} of {c['bound']}",
             f"{c['rounds']} x {c['calls']}",
         ]
         for c in record["contenders"]
@@ -137,6 +151,15 @@ def details(record: Record) -> str:
         "rounds x calls",
     ]
     return f"{head}\n\n{table(headings, rows, text=1)}"
+
+
+def ceiling(record: Record) -> str:
+    """Write both ceilings of a workload."""
+    top = record["ceiling"]
+    return (
+        f"{_three(top['flops_per_second'] / 1e9)} GFLOP/s,"
+        f" {_three(top['bytes_per_second'] / 1e9)} GB/s"
+    )
 
 
 def reasons(records: list[Record], kind: str) -> str:
@@ -169,11 +192,15 @@ def table(headings: list[str], rows: list[list[str]], *, text: int) -> str:
 def markdown(
     records: list[Record],
     described: dict[str, Any],
+    goals: str,
     one_thread: dict[str, Record] | None = None,
     pictures: Iterable[str] = (),
 ) -> str:
-    """Return the whole report."""
+    """Return the whole report; `goals` is its table of targets."""
     parts = ["# Benchmarks", "```\n" + "\n".join(environment.lines(described)) + "\n```", NOTES]
+    if goals:
+        parts += ["## Targets", goals]
+    parts.append("## Everybody's times")
     parts.append(summary(records, one_thread))
     parts += [f"![{name.rsplit('.', 1)[0]}]({name})" for name in pictures]
     operation = None

@@ -37,6 +37,8 @@ def prepare(threads: int) -> None:
         os.sched_setaffinity(0, cpus[:threads])
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
+    # NumPy is to have the kernels that OpenBLAS itself would choose for this machine.
+    os.environ.pop("OPENBLAS_CORETYPE", None)
     os.environ["JAX_PLATFORMS"] = "cpu"
     if threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"

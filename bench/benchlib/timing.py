@@ -11,9 +11,9 @@ import statistics
 from math import ceil
 from typing import Any, NamedTuple
 
-from benchlib.ceiling import Ceiling
 from benchlib.runners import WARM_UP_BELOW, LocalRunner, ProcessRunner
 from benchlib.workloads import Workload
+from softmax_ext.ceiling import Ceiling
 
 
 class Effort(NamedTuple):
@@ -39,11 +39,17 @@ NORMAL = Effort()
 QUICK = Effort(seconds=2.0, least_rounds=3, most_rounds=15)
 SMOKE = Effort(seconds=0.0, least_rounds=2, most_rounds=2, least_sample=0.0)
 
+#: The ceilings are measured once a round, and before every call that takes longer, in seconds.
+CEILING_ABOVE = 0.02
+
+#: A workload counts as disturbed when half of its ceilings are below this share of the best.
+DISTURBED_BELOW = 0.9
+
 
 def measure(
     workload: Workload,
     runner: LocalRunner | ProcessRunner,
-    ceiling: Ceiling | None,
+    ceiling: Ceiling,
     effort: Effort = NORMAL,
 ) -> dict[str, Any]:
     """Time all contenders of one workload and return the record of it.
@@ -51,8 +57,8 @@ def measure(
     Returns
     -------
     dict
-        The workload's names, sizes and costs; ``ceiling`` with the medians measured in the same
-        rounds (None without a compiler); ``contenders``, a list of dicts with seconds per call
+        The workload's names, sizes and costs; ``ceiling`` with the best that was measured
+        between the contenders (see `Top`); ``contenders``, a list of dicts with seconds per call
         (``median``, ``min``), ``rounds``, ``calls``, and what `_rates` derives; ``left_out``
         and ``failed``, the names and reasons of those that did not take part.
     """
@@ -67,24 +73,16 @@ def measure(
     rounds = min(max(wished, effort.least_rounds), effort.most_rounds)
 
     samples: dict[str, list[float]] = {name: [] for name in takers}
-    fma: list[float] = []
-    copy: list[float] = []
+    top = Top(ceiling, workload)
     names = list(takers)
     for number in range(rounds):
-        if ceiling is not None:
-            fma.append(ceiling.fma(workload.dtype))
-            copy.append(ceiling.copy(workload.bytes))
         # Another one begins each round, lest the same be always the one after the ceilings.
         first = number % max(1, len(names))
-        for name in names[first:] + names[:first]:
+        for place, name in enumerate(names[first:] + names[:first]):
+            if place == 0 or takers[name].seconds > CEILING_ABOVE:
+                top.sample()
             samples[name].append(runner.sample(name, calls[name], warm[name]))
-
-    top = None
-    if ceiling is not None:
-        top = {
-            "flops_per_second": statistics.median(fma),
-            "bytes_per_second": statistics.median(copy),
-        }
+    limits = top.record()
     record = {
         "op": workload.op,
         "size": workload.size,
@@ -94,7 +92,7 @@ def measure(
         "with_dX": workload.with_dX,
         "flops": workload.flops,
         "bytes": workload.bytes,
-        "ceiling": top,
+        "ceiling": limits,
         "contenders": [
             {
                 "name": name,
@@ -103,7 +101,7 @@ def measure(
                 "min": min(times),
                 "rounds": rounds,
                 "calls": calls[name],
-                **rates(workload, statistics.median(times), top),
+                **rates(workload, statistics.median(times), limits),
             }
             for name, times in samples.items()
         ],
@@ -114,25 +112,47 @@ def measure(
     return record
 
 
-def rates(workload: Workload, seconds: float, top: dict[str, float] | None) -> dict[str, Any]:
+class Top:
+    """The ceilings of one workload: the best of samples taken between its contenders.
+
+    Whatever disturbs a sample lowers it, and a ceiling measured too low would flatter everybody.
+    """
+
+    def __init__(self, ceiling: Ceiling, workload: Workload) -> None:
+        self._ceiling, self._workload = ceiling, workload
+        self._flops: list[float] = []
+        self._bytes: list[float] = []
+
+    def sample(self) -> None:
+        self._flops.append(self._ceiling.arithmetic(self._workload.dtype))
+        self._bytes.append(self._ceiling.memory(self._workload.read, self._workload.written))
+
+    def record(self) -> dict[str, Any]:
+        """Return the best speeds; ``disturbed`` where half of the samples were far below them."""
+        best = max(self._flops)
+        return {
+            "flops_per_second": best,
+            "bytes_per_second": max(self._bytes),
+            "disturbed": statistics.median(self._flops) < DISTURBED_BELOW * best,
+        }
+
+
+def rates(workload: Workload, seconds: float, top: dict[str, Any]) -> dict[str, Any]:
     """Return GFLOP/s, GB/s and the share of the ceiling of a call that took `seconds`.
 
-    The ceiling is the less of what the arithmetic and the copy allow for this workload: its
-    useful operations at the speed of the register-only loop, its least memory traffic at the
-    speed of a copy with as many bytes in use. ``bound`` says which.
+    The ceiling is the less of what arithmetic and memory allow for this workload: its useful
+    operations at the speed of multiply-adds in registers, its least memory traffic at the speed
+    of reading (or of a copy, where much is written) with as many bytes in use. ``bound`` says
+    which.
     """
-    result: dict[str, Any] = {
+    by_flops = workload.flops / top["flops_per_second"]
+    by_bytes = workload.bytes / top["bytes_per_second"]
+    return {
         "gflops": workload.flops / seconds / 1e9 if workload.flops else None,
         "gbps": workload.bytes / seconds / 1e9,
-        "share": None,
-        "bound": None,
+        "share": max(by_flops, by_bytes) / seconds,
+        "bound": "arithmetic" if by_flops >= by_bytes else "memory",
     }
-    if top is not None:
-        by_fma = workload.flops / top["flops_per_second"]
-        by_copy = workload.bytes / top["bytes_per_second"]
-        result["share"] = max(by_fma, by_copy) / seconds
-        result["bound"] = "arithmetic" if by_fma >= by_copy else "copy"
-    return result
 
 
 def _compare(contenders: list[dict[str, Any]]) -> None:

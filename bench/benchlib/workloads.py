@@ -68,21 +68,34 @@ class Workload:
         return 2 * product if self.op == "epoch" else product
 
     @property
-    def bytes(self) -> int:
-        """Least memory traffic: every input read once, every output written once."""
+    def read(self) -> int:
+        """Bytes of the inputs, each read once."""
         item = np.dtype(self.dtype).itemsize
         n, c = self.rows_per_call, self.classes
         if not self.features:
-            arrays_in = 2 if self.op == "kl_divergence" else 1
-            whole_out = self.op in ("softmax", "log_softmax", "cross_entropy_with_grad")
-            return item * n * (c * (arrays_in + whole_out) + (not whole_out))
+            return item * n * c * (2 if self.op == "kl_divergence" else 1)
         x_bytes = n * self.features * np.dtype(self.x_dtype).itemsize
-        w_bytes = self.features * c * item
-        if self.op in ("linear", "predict_proba"):
-            return x_bytes + w_bytes + n * c * item
-        if self.op in ("predict", "linear_cross_entropy"):
-            return x_bytes + w_bytes + n * 8
-        return x_bytes + 2 * w_bytes + n * 8 + self.with_dX * n * self.features * item
+        labels = self.op.startswith("linear_cross") or self.op == "epoch"
+        return x_bytes + self.features * c * item + 8 * n * labels
+
+    @property
+    def written(self) -> int:
+        """Bytes of the outputs, each written once."""
+        item = np.dtype(self.dtype).itemsize
+        n, c = self.rows_per_call, self.classes
+        if self.op in ("linear_cross_entropy_with_grad", "epoch"):
+            return item * self.features * (c + self.with_dX * n)
+        if self.op in ("softmax", "log_softmax", "cross_entropy_with_grad"):
+            return item * n * c
+        if self.features:
+            wide = self.op in ("linear", "predict_proba")
+            return item * n * c if wide else 8 * n * (self.op == "predict")
+        return item * n
+
+    @property
+    def bytes(self) -> int:
+        """Least memory traffic."""
+        return self.read + self.written
 
     def tiny(self) -> Workload:
         """Return the same job at a size that only exercises the machinery."""
@@ -144,22 +157,24 @@ WORKLOADS: tuple[Workload, ...] = (
 )
 
 
-def select(patterns: list[str], *, tiny: bool = False) -> list[Workload]:
+def select(patterns: list[str], *, tiny: bool = False, whole: bool = False) -> list[Workload]:
     """Return the workloads whose name, or size, starts with one of the patterns.
 
-    Without patterns: all of them.
+    Without patterns: all of them. With `whole`, names have to be equal.
 
     Raises
     ------
     ValueError
         If a pattern fits no workload.
     """
+
+    def fits(workload: Workload, pattern: str) -> bool:
+        if whole:
+            return workload.name == pattern
+        return workload.name.startswith(pattern) or workload.size.startswith(pattern)
+
     for pattern in patterns:
-        if not any(_fits(workload, pattern) for workload in WORKLOADS):
-            raise ValueError(f"group: no workload starts with {pattern!r} (see --list)")
-    chosen = [w for w in WORKLOADS if not patterns or any(_fits(w, p) for p in patterns)]
+        if not any(fits(workload, pattern) for workload in WORKLOADS):
+            raise ValueError(f"only: no workload starts with {pattern!r} (see --list)")
+    chosen = [w for w in WORKLOADS if not patterns or any(fits(w, p) for p in patterns)]
     return [w.tiny() for w in chosen] if tiny else chosen
-
-
-def _fits(workload: Workload, pattern: str) -> bool:
-    return workload.name.startswith(pattern) or workload.size.startswith(pattern)
