@@ -953,3 +953,13 @@ def test_callbacks_are_told_loss_and_score(solver, n_classes, weighted, iris, rn
 def test_a_callback_has_to_be_callable(iris):
     with pytest.raises(TypeError, match="wanted a callable or an object with on_batch_end"):
         SoftmaxRegression(callbacks=[7]).fit(*iris)
+
+
+def test_large_fits_take_few_passes_however_the_features_are_scaled():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(9000, 60)) @ rng.normal(size=(60, 60)) * 10.0 ** rng.uniform(-2, 2, 60)
+    y = np.argmax(X[:, :10] / X[:, :10].std(axis=0) + rng.gumbel(size=(9000, 10)), axis=1)
+    assert X.size * 10 >= face.LARGE
+    assert LogisticRegression(max_iter=100).fit(X, y).n_iter_[0] < 100
+    with pytest.warns(ConvergenceWarning):
+        LogisticRegression(max_iter=100).fit(X[:900], y[:900])

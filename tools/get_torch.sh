@@ -4,7 +4,8 @@
 #     tools/get_torch.sh PYTHON
 #
 # Where that does not work within minutes the tests are skipped; nothing else needs it. PyPI's wheel
-# for Linux on x86-64 would bring gigabytes of CUDA, so there only PyTorch's own for CPUs will do.
+# for Linux on x86-64 would bring gigabytes of CUDA, so there only PyTorch's own for CPUs will do,
+# which pip finds where PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL leads to it.
 set -eu
 
 python=$1
@@ -14,6 +15,5 @@ version=2.13.0
 "$python" -c 'import torch' 2>/dev/null && exit 0
 
 echo "installing PyTorch $version"
-timeout 300 "$python" -m pip install --quiet --only-binary :all: --retries 1 --timeout 15 \
-    --extra-index-url https://download.pytorch.org/whl/cpu "torch==$version" ||
+timeout 300 "$python" -m pip install --quiet --only-binary :all: "torch==$version" ||
     echo "PyTorch $version could not be installed; going on without it" >&2
