@@ -289,7 +289,7 @@ def test_lbfgs_is_fit_lbfgs(run, without_pictures):
 
 def test_lbfgs_records_each_iteration(run, without_pictures):
     """The last of them is of the model that was written; the loss is without the penalty."""
-    status, out, _ = run(*TWO, "--solver", "lbfgs", "--C", 0.1, "--report", "report")
+    status, out, _ = run(*TWO, "--solver", "lbfgs", "--C", 100, "--report", "report")
     assert status == 0
     with open("report/history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -503,7 +503,7 @@ def test_terminal_gets_a_bar_with_loss_accuracy_and_speed(tmp_path):
 
 def test_terminal_gets_the_iteration_of_lbfgs(tmp_path):
     pytest.importorskip("tqdm")
-    status, shown = on_terminal(command(*TWO, "--solver", "lbfgs"), tmp_path)
+    status, shown = on_terminal(command(*TWO, "--solver", "lbfgs", "--C", 100), tmp_path)
     assert status == 0
     assert re.search(
         r"iteration \d+ [\d:]+, loss \d\.\d{4}, gradient \d\.\de-\d\d,"
