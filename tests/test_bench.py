@@ -512,3 +512,15 @@ def test_sweep_checks_the_answer(benchlib):
 
     with pytest.raises(AssertionError, match=r"ours \[wrong\]"):
         benchlib("cells").seconds_per_flop(Wrong(), 3, 2, work=1e3)
+
+
+def test_fits_are_compared(tmp_path):
+    pytest.importorskip("sklearn")
+    result = run(BENCH / "fit.py", "--tiny", "--only", "probe", "text", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads((tmp_path / "fit-1.json").read_text())
+    for fits in measured.values():
+        ours, theirs = fits["ours"]["objective"], fits["scikit-learn"]["objective"]
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    assert "| scikit-learn |" in (tmp_path / "fit-1.md").read_text()
+    assert (tmp_path / "fit-1.png").read_bytes().startswith(PNG)
