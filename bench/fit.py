@@ -139,7 +139,7 @@ def fit(contender: str, name: str, tiny: bool, most: int) -> dict[str, Any]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown, with the time in which our fit was as low as each of the others."""
     lines = [
-        "| contender | seconds | iterations | objective | peak memory | ours as low after | ratio |",
+        "| contender | seconds | iterations | objective | peak | ours as low after | ratio |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, r in results.items():

@@ -7,6 +7,7 @@ package itself with its default kernels.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from softmax_ext import reference
 
 # The tests' own modules (problems, tolerances) are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# A shell that runs the tests in the background has SIGINT ignored, by them and by their children, and
+# the tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
 
