@@ -21,8 +21,8 @@ from softmax_ext import reference
 # The tests' own modules (problems, tolerances) are imported by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-# A shell that runs the tests in the background has SIGINT ignored, by them and by their children, and
-# the tests of Ctrl-C would wait for ever.
+# A shell that runs the tests in the background has them and their children ignore SIGINT: the tests
+# of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()

@@ -86,6 +86,22 @@ def test_few_steps_where_features_are_correlated_and_badly_scaled():
     assert passes[False] > 1000
 
 
+def test_loose_tolerance_is_no_excuse_for_stopping_far_above_the_optimum():
+    """With many rare features every entry of the mean gradient is small, wherever one is."""
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(2)
+    n, d, c, entries = 4000, 10000, 20, 50
+    words = rng.integers(0, d, n * entries)
+    X = scipy_sparse.csr_array(
+        (rng.random(n * entries), words, np.arange(n + 1) * entries), shape=(n, d)
+    )
+    y = np.argmax(X @ rng.normal(size=(d, c)), axis=1)
+    loose, tight = (solve(X, y, l2=1.0, tol=tol) for tol in (3e-3, 1e-6))
+    assert loose.success
+    assert loose.nit < tight.nit
+    assert loose.fun < 1.01 * tight.fun
+
+
 @pytest.mark.parametrize("c", [2, 10, 40])
 def test_preconditioned_optimum_is_that_of_plain_steps(c):
     X, y = make_data(n=3000, d=20, c=c)
