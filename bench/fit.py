@@ -167,10 +167,11 @@ def picture(everything: dict[str, dict[str, Any]], path: Path) -> None:
             style = "-" if len(gaps) > 1 else "o"
             ax.plot(*zip(*gaps, strict=True), style, label=contender, markersize=6)
         ax.set(title=name, xlabel="seconds", xscale="log", yscale="log")
+        ax.xaxis.set_minor_formatter("")
         ax.set_ylim(1e-6, 10)
         ax.grid(alpha=0.3)
     axes[0][0].set_ylabel("objective above the lowest, relative")
-    axes[0][0].legend()
+    axes[0][0].legend(loc="upper right")
     figure.savefig(path, dpi=80)
 
 

@@ -514,6 +514,14 @@ def test_sweep_checks_the_answer(benchlib):
         benchlib("cells").seconds_per_flop(Wrong(), 3, 2, work=1e3)
 
 
+def test_our_face_of_pytorch_is_no_peer(benchlib):
+    pytest.importorskip("torch")
+    workload = benchlib("workloads").select(["softmax/rows-4096x10"])[0]
+    found = benchlib("contenders").contenders_of(workload, ("torch",))
+    assert {c.library for c in found if "softmax_ext" in c.name} == {"ours"}
+    assert {c.library for c in found if "softmax_ext" not in c.name} == {"torch"}
+
+
 def test_fits_are_compared(tmp_path):
     pytest.importorskip("sklearn")
     result = run(BENCH / "fit.py", "--tiny", "--only", "probe", "text", "--out", tmp_path)

@@ -98,7 +98,7 @@ def _others(library: str, workload: Workload) -> list[Contender]:
     if absent:
         return [Contender(library, library, None, absent)]
     return [
-        Contender(name, library, ops[workload.op])
+        Contender(name, "ours" if name.startswith("ours") else library, ops[workload.op])
         for name, ops in table.items()
         if workload.op in ops
     ]
