@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Fits to the regularised optimum beside scikit-learn and its Intel extension.
+"""Fits to the regularised optimum beside scikit-learn, its Intel extension and PyTorch.
 
     python bench/fit.py                              all problems, one thread
     python bench/fit.py --threads 2 --only mnist     one of them
 
 Every contender runs in a process of its own, as their pools would slow each other. Time and peak
 memory are those of the fit alone, above the data; the objective of every result is computed anew in
-float64. Of our fits each iteration is recorded, of the others the end. Written to bench/results/ as
-Markdown, JSON and a picture of the gap to the lowest objective against time.
+float64. Of our fits and PyTorch's each iteration is recorded, of the others the end. Written to
+bench/results/ as Markdown, JSON and a picture of the gap to the lowest objective against time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PROBLEMS = ("mnist", "mnist-uint8", "probe", "text")
 #: scikit-learn's default: the largest entry of the mean loss's gradient.
 TOL = 1e-4
 CONTENDERS = ("ours", "ours, plain", "scikit-learn", "scikit-learn-intelex")
+CONTENDERS += ("PyTorch, L-BFGS", "PyTorch, SGD")
 
 
 def arguments() -> argparse.Namespace:
@@ -36,6 +37,13 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads of every contender (default: 1)")
     add("--only", nargs="+", choices=PROBLEMS, default=PROBLEMS, help="some of the problems")
+    add(
+        "--contender",
+        nargs="+",
+        choices=CONTENDERS,
+        default=CONTENDERS,
+        help="some of the fits; ours among them",
+    )
     add("--iterations", type=int, default=1000, help="most iterations (default: 1000)")
     add("--tiny", action="store_true", help="tries the machinery only")
     add("--out", type=Path, default=Path(__file__).resolve().parent / "results")
@@ -86,6 +94,55 @@ def objective(X: Any, y: Any, W: Any, b: Any, scale: float) -> float:
     return total + float(np.vdot(W, W)) / 2
 
 
+def by_pytorch(sgd: bool, X: Any, y: Any, scale: float, most: int, note: Any) -> tuple[Any, Any]:
+    """Minimise the mean loss by PyTorch's optimisers; W and b. note(W, b) after each step."""
+    import numpy as np
+    import torch
+
+    if hasattr(X, "indptr") or X.dtype == np.uint8:
+        raise SystemExit("PyTorch takes a dense float X only")
+    x, target, n = torch.from_numpy(X), torch.from_numpy(y), len(y)
+    linear = torch.nn.Linear(X.shape[1], int(y.max()) + 1)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+
+    def loss(rows: Any) -> Any:
+        penalty = linear.weight.square().sum() / (2 * n)
+        return torch.nn.functional.cross_entropy(linear(x[rows]), target[rows]) + penalty
+
+    def step(optimiser: Any, rows: Any) -> Any:
+        def closure() -> Any:
+            optimiser.zero_grad()
+            value = loss(rows)
+            value.backward()
+            return value
+
+        return optimiser.step(closure)
+
+    def noted() -> tuple[Any, Any]:
+        W, b = linear.weight.detach().numpy().T, linear.bias.detach().numpy()
+        note(W, b)
+        return W, b
+
+    if sgd:
+        optimiser = torch.optim.SGD(linear.parameters(), lr=0.1)
+        for _ in range(min(most, 50)):
+            for rows in torch.randperm(n).split(256):
+                step(optimiser, rows)
+            result = noted()
+        return result
+    everything = slice(None)
+    optimiser = torch.optim.LBFGS(
+        linear.parameters(), max_iter=10, history_size=10, line_search_fn="strong_wolfe"
+    )
+    for _ in range(-(-most // 10)):
+        step(optimiser, everything)
+        result = noted()
+        if max(float(p.grad.abs().max()) for p in linear.parameters()) <= TOL:
+            break
+    return result
+
+
 def fit(contender: str, name: str, tiny: bool, most: int) -> dict[str, Any]:
     """Fit in this process; what it took."""
     import warnings
@@ -117,6 +174,15 @@ def fit(contender: str, name: str, tiny: bool, most: int) -> dict[str, Any]:
         # Once more, past the default tolerance, for the curve to reach the others' objectives.
         start = perf_counter()
         minimize(X, y, *begin, tol=TOL / 100, callback=note, **options)
+    elif contender.startswith("PyTorch"):
+        points: list[tuple[float, Any, Any]] = []
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, perf_counter()
+        W, b = by_pytorch(
+            contender.endswith("SGD"), X, y, scale, most,
+            lambda W, b: points.append((perf_counter() - start, W.copy(), b.copy())),
+        )  # fmt: skip
+        seconds, iterations = points[-1][0], len(points)
+        curve = [(t, objective(X, y, W, b, scale)) for t, W, b in points]
     else:
         from sklearn.linear_model import LogisticRegression
 
@@ -185,7 +251,7 @@ def main() -> None:
     text = [f"# Fits, {given.threads} thread(s)", "", *environment.lines(environment.describe())]
     for name in given.only:
         results: dict[str, Any] = {}
-        for contender in CONTENDERS:
+        for contender in given.contender:
             command = [sys.executable, __file__, "--fit", contender, name]
             command += ["--iterations", str(given.iterations), *(["--tiny"] * given.tiny)]
             done = subprocess.run(command, capture_output=True, text=True)
