@@ -8,7 +8,6 @@ a step and the change of the gradient along it belong to each other.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,12 +26,14 @@ DELTA, SIGMA = 0.1, 0.9
 ROUNDING = 1e-6
 # Pairs of step and gradient change that L-BFGS remembers.
 MEMORY = 10
+# Elements of them that are multiplied in their own dtype, and added up in float64.
+PIECE = 1 << 15
 # A preconditioned fit within tol goes on while a step promises to lower the objective by more than
 # this share (and, where the objective nears 0, a hundredth of tol): it is soon within a loose tol,
 # far above where plain steps would be by then.
 WORTH = 1e-3
 # Length of the first step: a whole one may leap far over the optimum of separable data.
-FIRST_STEP = 0.01
+FIRST_STEP = 0.03
 
 CONVERGED, MAX_ITER, ROUNDED, STOPPED = range(4)
 _MESSAGES = {
@@ -348,16 +349,9 @@ class _Objective:
         self._gradient = np.empty(start.shape, self.dtype)
         self.has_intercept = b is not None
         self.nfev = 0
-        #: The sum of the weights of the rows that count.
-        self.total = 1.0
+        #: The sum of the weights of the rows that count; known after the first evaluation.
+        self.total = math.nan
         self.start = self.rounded(start)
-        self.total = self._pass(self.start).total_weight
-        if self.total == 0:
-            raise ValueError(
-                "y: no label that counts"
-                if sample_weight is None or sample_weight.any()
-                else "sample_weight: all are 0"
-            )
 
     @property
     def cost(self) -> float:
@@ -408,14 +402,30 @@ class _Objective:
         )
 
     def __call__(self, theta: _Vector) -> tuple[float, _Vector]:
-        self.nfev += 1
         result = self._pass(theta)
+        if self.nfev == 0:
+            self.total = self._checked(result.total_weight)
+        self.nfev += 1
         W = theta[: self.D]
         gradient = self._gradient.astype(np.float64)
-        gradient[: self.D] += self.l2 * W
+        value = result.loss
+        if self.l2:
+            gradient[: self.D] += self.l2 * W
+            value += self.l2 / 2 * np.vdot(W, W)
+        if self.l1:
+            value += self.l1 * np.abs(W).sum()
         gradient /= self.total
-        value = result.loss + self.l2 / 2 * np.vdot(W, W) + self.l1 * np.abs(W).sum()
         return float(value) / self.total, gradient
+
+    def _checked(self, total: float) -> float:
+        if total == 0:
+            weight = self.sample_weight
+            raise ValueError(
+                "y: no label that counts"
+                if weight is None or weight.any()
+                else "sample_weight: all are 0"
+            )
+        return total
 
     def subgradient(self, theta: _Vector, gradient: _Vector) -> _Vector:
         """Return the subgradient of least norm, given the gradient of the smooth part."""
@@ -453,7 +463,7 @@ def _lbfgs(
     value, gradient = objective(theta)
     objective.check_start(value, gradient)
     steepest = objective.subgradient(theta, gradient)
-    model = _Pairs()
+    model = _Pairs(theta.shape, objective.dtype)
     # Within an orthant a preconditioner that mixes features leads astray.
     schedule = _Schedule(objective) if precondition and not objective.l1 else None
     search = _search_orthant if objective.l1 else _search
@@ -485,7 +495,7 @@ def _lbfgs(
                 break
             continue
         new_theta, value, new_gradient = found
-        model.add(new_theta - theta, new_gradient - gradient)
+        model.add(new_theta - theta, gradient, new_gradient)
         theta, gradient = new_theta, new_gradient
         steepest = objective.subgradient(theta, gradient)
         nit += 1
@@ -499,20 +509,37 @@ def _lbfgs(
 
 
 class _Pairs:
-    """The inverse Hessian that the last steps and changes of the gradient make of a first one."""
+    """The inverse Hessian that the last steps and changes of the gradient make of a first one.
 
-    def __init__(self) -> None:
-        self._pairs: deque[tuple[_Vector, _Vector, float]] = deque(maxlen=MEMORY)
+    L-BFGS's two loops go over the products of the vectors with each other, so that the vectors are
+    read only twice an iteration: for the gradient's products with them, and to be added up.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        # Steps, changes of the gradient, and the first inverse Hessian times those.
+        self._S = np.zeros((MEMORY, *shape), dtype)
+        self._Y = np.zeros((MEMORY, *shape), dtype)
+        self._Z = self._Y
+        # Where they are, the oldest first.
+        self._order: list[int] = []
+        # By place: products of a step with the changes since, and of changes with Z.
+        self._SY = np.zeros((MEMORY, MEMORY))
+        self._YZ = np.zeros((MEMORY, MEMORY))
         self._first: Preconditioner | None = None
-        self._scale = 1.0
+        self._applied: tuple[_Vector, _Vector] | None = None
 
     def set_first(self, first: Preconditioner) -> None:
-        self._first = first
-        self._set_scale()
+        self._first, self._applied = first, None
+        if self._Z is self._Y:
+            self._Z = np.zeros_like(self._Y)
+        n = len(self._order)
+        for i in range(n):
+            self._Z[i] = first(self._Y[i].astype(np.float64))
+            self._YZ[:n, i] = _products(self._Y[:n], self._Z[i])
 
     def first_step(self, direction: _Vector) -> float:
         """Return the length to try first."""
-        if self._pairs:
+        if self._order:
             return 1.0
         return (
             FIRST_STEP if self._first is not None else min(1.0, 1 / float(np.abs(direction).sum()))
@@ -520,37 +547,72 @@ class _Pairs:
 
     def forget(self) -> bool:
         """Forget all steps; return whether there were any."""
-        there_were = bool(self._pairs)
-        self._pairs.clear()
-        self._scale = 1.0
+        there_were = bool(self._order)
+        self._order.clear()
         return there_were
 
-    def add(self, s: _Vector, y: _Vector) -> None:
-        product = float(np.vdot(s, y))
-        if product > 1e-14 * float(np.vdot(y, y)):
-            self._pairs.append((s, y, product))
-            self._set_scale()
+    def _apply(self, gradient: _Vector) -> _Vector:
+        """Return the first inverse Hessian times a gradient, which is not modified."""
+        if self._first is None:
+            return gradient
+        if self._applied is None or self._applied[0] is not gradient:
+            self._applied = gradient, self._first(gradient)
+        return self._applied[1]
 
-    def _set_scale(self) -> None:
-        if self._pairs:
-            _, y, product = self._pairs[-1]
-            z = y if self._first is None else self._first(y)
-            self._scale = product / float(np.vdot(y, z))
+    def add(self, s: _Vector, gradient: _Vector, new_gradient: _Vector) -> None:
+        """Remember a step, given the gradients before and after it."""
+        y = new_gradient - gradient
+        # The first is linear, and has been applied to the one and is about to be to the other.
+        z = y if self._first is None else -self._apply(gradient) + self._apply(new_gradient)
+        product = float(np.vdot(s, y))
+        if not (product > 1e-14 * float(np.vdot(y, y)) and np.vdot(y, z) > 0):
+            return
+        i = self._order.pop(0) if len(self._order) == MEMORY else len(self._order)
+        self._order.append(i)
+        self._S[i], self._Y[i], self._Z[i] = s, y, z
+        n = len(self._order)
+        self._SY[:n, i] = _products(self._S[:n], y)
+        self._SY[i, i] = product
+        self._YZ[:n, i] = self._YZ[i, :n] = _products(self._Z[:n], y)
 
     def direction(self, gradient: _Vector) -> _Vector:
         """Return minus the inverse Hessian times the gradient."""
-        q = -gradient
-        factors = []
-        for s, y, product in reversed(self._pairs):
-            a = np.vdot(s, q) / product
-            q -= a * y
-            factors.append(a)
-        if self._first is not None:
-            q = self._first(q)
-        q *= self._scale
-        for (s, y, product), a in zip(self._pairs, reversed(factors), strict=True):
-            q += (a - np.vdot(y, q) / product) * s
-        return q
+        n = len(self._order)
+        if n == 0:
+            return -self._apply(gradient)
+        order = np.array(self._order)
+        Sg, Zg = (_products(vectors[:n], gradient)[order] for vectors in (self._S, self._Z))
+        SY, YZ = (products[np.ix_(order, order)] for products in (self._SY, self._YZ))
+        scale = SY[-1, -1] / YZ[-1, -1]
+        a, c = np.zeros(n), np.zeros(n)
+        for i in reversed(range(n)):
+            a[i] = -(Sg[i] + SY[i, i + 1 :] @ a[i + 1 :]) / SY[i, i]
+        products = -scale * (Zg + YZ @ a)
+        for i in range(n):
+            c[i] = a[i] - (products[i] + SY[:i, i] @ c[:i]) / SY[i, i]
+        factors = np.zeros((2, n))
+        factors[:, order] = c, -scale * a
+        result: _Vector = -scale * self._apply(gradient)
+        _add_up(factors[0], self._S[:n], result)
+        _add_up(factors[1], self._Z[:n], result)
+        return result
+
+
+def _products(vectors: NDArray[Any], x: NDArray[Any]) -> _Vector:
+    """Return the inner product of each of the vectors with x."""
+    vectors, x = vectors.reshape(len(vectors), -1), x.reshape(-1)
+    result = np.zeros(len(vectors))
+    for i in range(0, len(x), PIECE):
+        result += vectors[:, i : i + PIECE] @ x[i : i + PIECE].astype(vectors.dtype)
+    return result
+
+
+def _add_up(factors: _Vector, vectors: NDArray[Any], result: _Vector) -> None:
+    """Add the sum of the vectors times their factors to the result."""
+    vectors, result = vectors.reshape(len(vectors), -1), result.reshape(-1)
+    factors = factors.astype(vectors.dtype)
+    for i in range(0, len(result), PIECE):
+        result[i : i + PIECE] += factors @ vectors[:, i : i + PIECE]
 
 
 class _Schedule:
@@ -587,7 +649,7 @@ class _Schedule:
             and value < 0.9 * self._value
         ):
             first = curvature.blocks(theta)
-            self._cost = 2 * curvature.cost_blocks()
+            self._cost = 4 * curvature.cost_blocks()
         else:
             return
         self._nfev, self._nit, self._value = objective.nfev, nit, value
