@@ -59,6 +59,19 @@ class CrossEntropy:
     ) -> None: ...
     def run(self, lo: int, hi: int) -> tuple[float, int]: ...
 
+@final
+class SmallCrossEntropy:
+    def __init__(self, isa: str) -> None: ...
+    def __call__(
+        self,
+        logits: object,
+        target: object,
+        reduction: object,
+        ignore_index: object,
+        label_smoothing: object,
+        with_grad: bool,
+    ) -> tuple[Any, _Array | None] | None: ...
+
 @disjoint_base
 class LinearPass:
     @property

@@ -823,6 +823,55 @@ cdef class CrossEntropy:
         return total
 
 
+@cython.final
+cdef class SmallCrossEntropy:
+    """cross_entropy of the plainest arguments at the least cost: (loss, gradient or None).
+
+    Returns None, having done nothing, unless logits are a native C-contiguous float32 or float64
+    ndarray (N, C) of at most 4096 numbers and target labels one of int64 (N,), all of which are
+    in [0, C) or ignored.
+    """
+    cdef str isa
+
+    def __init__(self, str isa):
+        self.isa = isa
+
+    def __call__(self, object logits, object target, object reduction, object ignore_index,
+                 object label_smoothing, bint with_grad):
+        cdef cnp.ndarray x, y, g = None, losses = None
+        cdef int kind
+        cdef Target t
+        if not (cnp.PyArray_CheckExact(logits) and cnp.PyArray_CheckExact(target)
+                and type(ignore_index) is int and type(label_smoothing) is float
+                and label_smoothing == 0 and reduction in ("mean", "sum", "none")):
+            return None
+        x, y = <cnp.ndarray>logits, <cnp.ndarray>target
+        kind = cnp.PyArray_TYPE(x)
+        if (not plain(x, 2) or not plain(y, 1) or cnp.PyArray_TYPE(y) != cnp.NPY_INT64
+                or (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64)
+                or x.shape[0] != y.shape[0] or cnp.PyArray_SIZE(x) > 4096
+                or cnp.PyArray_SIZE(x) == 0 or not INT64_MIN < ignore_index < INT64_MAX):
+            return None
+        t = Target(y[None], True, x.shape[1], None, None, ignore_index, 0.0)
+        kept, bad = t.scan()
+        if bad >= 0:
+            return None
+        if reduction == "mean":
+            t.total = kept
+        elif reduction == "none":
+            losses = cnp.PyArray_ZEROS(1, x.shape, kind, 0)
+        if with_grad:
+            g = cnp.PyArray_EMPTY(2, x.shape, kind, 0)
+        loss, bad = CrossEntropy(
+            self.isa, x[None], t, None if g is None else g[None], losses
+        ).run(0, x.shape[0])
+        if bad >= 0:  # a label has changed meanwhile
+            return None
+        if reduction == "mean":
+            loss = loss / kept if kept else NAN
+        return loss if losses is None else losses, g
+
+
 # -------------------------------------------------------------------------- the linear layer
 
 cdef enum Job:  # what a pass over X is for

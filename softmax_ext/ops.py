@@ -101,6 +101,7 @@ class Kernels:
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
         self._small_softmax = _kernels.SmallSoftmax(isa)
+        self._small_cross_entropy = _kernels.SmallCrossEntropy(isa)
         self._small_forward = _kernels.SmallForward(isa)
 
     def __repr__(self) -> str:
@@ -414,6 +415,12 @@ class Kernels:
         with_grad: bool,
         out: Array | None,
     ) -> CrossEntropyResult:
+        if weight is None and sample_weight is None and out is None:
+            quick = self._small_cross_entropy(
+                logits, target, reduction, ignore_index, label_smoothing, with_grad
+            )
+            if quick is not None:
+                return CrossEntropyResult(*quick)
         x = as_floating("logits", logits)
         if x.ndim == 0:
             raise ValueError("logits: a scalar came, at least one axis was wanted")

@@ -56,6 +56,9 @@ Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 FLOATING = (torch.float32, torch.float64)
 
+# A softmax of so many numbers takes PyTorch less time than a Function of Python's costs.
+SMALL = 4096
+
 
 # --------------------------------------------------------------------------------------- functions
 
@@ -183,7 +186,7 @@ def cross_entropy(
         )
     how = reduction, ignore_index, label_smoothing
     if torch.is_grad_enabled() and input.requires_grad:
-        return _CrossEntropy.apply(input, target, weight, how)
+        return _CrossEntropy.apply(input, target, weight, how, _links(input))
     return _loss(input, _cross_entropy("cross_entropy", input, target, weight, how))
 
 
@@ -271,7 +274,7 @@ def linear_cross_entropy(
     how = reduction, ignore_index, label_smoothing
     layer = input, linear_weight, linear_bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
-        return _LinearCrossEntropy.apply(*layer, target, weight, how)
+        return _LinearCrossEntropy.apply(*layer, target, weight, how, _links(*layer))
     return _loss(input, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
 
 
@@ -395,6 +398,11 @@ class LinearCrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
 _warned: set[str] = set()
 
+_tracing_state = torch._C._get_tracing_state
+_functorch_stack = torch._C._functorch.peek_interpreter_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_any_autocast = torch._C._is_any_autocast_enabled
+
 
 @torch.compiler.assume_constant_result
 def _warn(function: str, reason: str, stacklevel: int = 3) -> None:
@@ -408,18 +416,21 @@ def _warn(function: str, reason: str, stacklevel: int = 3) -> None:
 
 
 def _why_not(*tensors: Any) -> str | None:
-    """What keeps the kernels from computing on these tensors (None for those left out)."""
+    """What keeps the kernels from computing on these tensors (None for those left out).
+
+    It is asked in every call, so it asks PyTorch in the ways that cost least.
+    """
     if torch.compiler.is_compiling():
         return "the code is compiled"
-    if torch.jit.is_tracing():
+    if _tracing_state() is not None:
         return "the code is traced"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _functorch_stack() is not None:
         return "a transform of torch.func is at work"
-    if torch._C._len_torch_dispatch_stack():
+    if _dispatch_modes():
         return "a dispatch mode is at work"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is at work"
-    if torch.is_autocast_enabled("cpu"):
+    if _any_autocast() and torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     dtype = getattr(tensors[0], "dtype", None)
     for t in tensors:
@@ -427,15 +438,13 @@ def _why_not(*tensors: Any) -> str | None:
             continue
         if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             return f"a {type(t).__name__} came, not a plain tensor"
-        if t.device.type != "cpu":
+        if not t.is_cpu:
             return f"a tensor on the device {t.device.type} came"
-        if t.layout != torch.strided:
+        if t.layout is not torch.strided:
             return f"a tensor of layout {t.layout} came"
-        if t.dtype not in FLOATING and (t.is_floating_point() or t is tensors[0]):
-            return f"a tensor of {t.dtype} came"
-        if t.is_floating_point() and t.dtype != dtype:
+        if t.dtype is not dtype and t.is_floating_point():
             return "tensors of several floating dtypes came"
-    return None
+    return None if dtype in FLOATING else f"a tensor of {dtype} came"
 
 
 def _why_not_gradients(target: Tensor, weight: Tensor | None) -> str | None:
@@ -495,7 +504,7 @@ def _linear_cross_entropy_by_pytorch(
 
 def _array(t: Tensor | None) -> Any:
     """A view of a tensor's memory."""
-    return None if t is None else t.detach().resolve_neg().numpy()
+    return None if t is None else t.numpy(force=True)
 
 
 def _call(kernel: str, *args: Any, **options: Any) -> Any:
@@ -510,7 +519,7 @@ def _call(kernel: str, *args: Any, **options: Any) -> Any:
 def _loss(like: Tensor, loss: Any) -> Tensor:
     """A reduced loss (a float) or the rows' losses as a tensor."""
     if isinstance(loss, float):
-        return torch.tensor(loss, dtype=like.dtype, device="cpu")
+        return torch.scalar_tensor(loss, dtype=like.dtype, device="cpu")
     return torch.from_numpy(np.asarray(loss))
 
 
@@ -527,7 +536,12 @@ def _softmax(
     if x.numel() == 0:  # an error in NumPy's world, and nothing to compute
         return theirs(x, dim)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Softmax.apply(x, dim, name)
+        if x.numel() > SMALL:
+            return _Softmax.apply(x, dim, name)
+        # PyTorch's own node with our numbers: it costs less than a Function of Python's.
+        out = theirs(x, dim)
+        _array(out)[...] = _call(name, _array(x), dim)
+        return out
     return _softmax_of(name, x, dim)
 
 
@@ -597,9 +611,15 @@ class _Once(Function):
 
 
 def _links(*tensors: Tensor | None) -> list[Tensor]:
-    """Empty tensors that depend on these for autograd, and do not keep their numbers."""
-    with torch.enable_grad():
-        return [torch.slice_copy(t, 0, 0, 0) for t in tensors if t is not None and t.requires_grad]
+    """Tensors that depend on these for autograd, and do not keep numbers that nobody else keeps.
+
+    To be made where gradients are on: not in `Function.forward`.
+    """
+    return [
+        t if t.is_leaf else torch.narrow_copy(t, 0, 0, 0)
+        for t in tensors
+        if t is not None and t.requires_grad
+    ]
 
 
 def _once(ctx: Any, gradients: list[Tensor | None]) -> list[Tensor | None]:
@@ -616,8 +636,10 @@ class _CrossEntropy(Function):
     gradient that comes from above is their sample weight in a second pass."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Any, how: How) -> Tensor:
-        ctx.how, ctx.links = how, _links(logits)
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, weight: Any, how: How, links: list[Tensor]
+    ) -> Tensor:
+        ctx.how, ctx.links = how, links
         if how[0] == "none":
             ctx.save_for_backward(logits, target, weight)
             return _loss(logits, _cross_entropy("cross_entropy", logits, target, weight, how))
@@ -636,7 +658,7 @@ class _CrossEntropy(Function):
             dlogits = torch.from_numpy(result.dlogits)
         else:
             dlogits = _scaled(ctx.saved_tensors[0], grad)
-        return (*_once(ctx, [dlogits]), None, None, None)
+        return (*_once(ctx, [dlogits]), None, None, None, None)
 
 
 class _LinearCrossEntropy(Function):
@@ -644,9 +666,16 @@ class _LinearCrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, X: Tensor, W: Tensor, b: Any, target: Tensor, weight: Any, how: How
+        ctx: Any,
+        X: Tensor,
+        W: Tensor,
+        b: Any,
+        target: Tensor,
+        weight: Any,
+        how: How,
+        links: list[Tensor],
     ) -> Tensor:
-        ctx.how, ctx.links = how, _links(X, W, b)
+        ctx.how, ctx.links = how, links
         if how[0] == "none":
             ctx.save_for_backward(X, W, b, target, weight)
             losses = _linear_cross_entropy("linear_cross_entropy", (X, W, b), target, weight, how)
@@ -669,7 +698,7 @@ class _LinearCrossEntropy(Function):
             gradients = _gradients(ctx, result)
         else:
             gradients = [None if g is None else _scaled(g, grad) for g in ctx.saved_tensors]
-        return (*_once(ctx, gradients), None, None, None)
+        return (*_once(ctx, gradients), None, None, None, None)
 
 
 def _gradients(ctx: Any, result: Any) -> list[Tensor | None]:

@@ -340,6 +340,37 @@ def test_linear_cross_entropy_with_grad_out(kernels, case, form):
     assert_same_bits(result, expected)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (409, 10), (40, 100), (4, 1000)], ids=str)
+def test_small_cross_entropy_is_that_of_any_size(kernels, rng, dtype, reduction, shape):
+    """The plainest arguments take a shorter way, to the same bits."""
+    x = rng.normal(0, 3, shape).astype(dtype)
+    y = rng.integers(0, shape[1], len(x))
+    for ignored in (-100, int(y[-1])):
+        how = {"reduction": reduction, "ignore_index": ignored}
+        plain = kernels.cross_entropy(x, y, **how), *kernels.cross_entropy_with_grad(x, y, **how)
+        other = np.repeat(x, 2, axis=0)[::2], y.astype(np.int32)
+        for logits, labels in ((other[0], y), (x, other[1]), other):
+            assert_same_bits(kernels.cross_entropy(logits, labels, **how), plain[0])
+            assert_same_bits(
+                tuple(kernels.cross_entropy_with_grad(logits, labels, **how)), plain[1:]
+            )
+    for bad in (-1, shape[1]):
+        wrong = y.copy()
+        wrong[-1] = bad
+        with pytest.raises(IndexError, match=f"label {bad} at row {len(x) - 1}"):
+            kernels.cross_entropy(x, wrong, reduction=reduction)
+    for error, wrong in (
+        (TypeError, {"ignore_index": 1.5}),
+        (TypeError, {"label_smoothing": np.zeros(1)}),
+        (ValueError, {"reduction": "average"}),
+        (ValueError, {"label_smoothing": -0.5}),
+    ):
+        with pytest.raises(error):
+            kernels.cross_entropy(x, y, **{"reduction": reduction, **wrong})
+
+
 # Which rows, which labels ------------------------------------------------------------------------
 
 

@@ -66,6 +66,12 @@ def spy(compiled, monkeypatch):
     return spy
 
 
+@pytest.fixture(params=[0, mine.SMALL], ids=["by a Function", "by PyTorch's node"])
+def softmax_way(request, monkeypatch):
+    """Both ways in which softmax has its derivatives, whatever the size."""
+    monkeypatch.setattr(mine, "SMALL", request.param)
+
+
 @pytest.fixture
 def g():
     return torch.Generator().manual_seed(2024)
@@ -164,7 +170,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @each_dtype
 @softmax_like
-def test_softmax_and_log_softmax(spy, g, name, dtype, layout):
+def test_softmax_and_log_softmax(spy, g, softmax_way, name, dtype, layout):
     for shape in [(1,), (7,), (4, 10), (3, 200), (2, 3, 4), (2, 3, 1, 5)]:
         for dim in range(-len(shape), len(shape)):
             x = LAYOUTS[layout](4 * torch.randn(shape, generator=g, dtype=dtype))
@@ -187,7 +193,7 @@ def test_softmax_of_numbers_and_of_nothing(spy, name):
 
 
 @softmax_like
-def test_softmax_in_another_dtype(spy, g, name):
+def test_softmax_in_another_dtype(spy, g, softmax_way, name):
     for given, dtype in [(torch.float32, torch.float64), (torch.float64, torch.float32)]:
         x = torch.randn(3, 5, generator=g, dtype=given, requires_grad=True)
         ours = getattr(mine, name)(x, 1, dtype=dtype)
@@ -224,14 +230,15 @@ def test_a_dimension_that_is_none_of_the_tensors(spy, name):
 
 
 @softmax_like
-def test_softmax_is_more_accurate_than_pytorchs(spy, g, name):
+def test_softmax_is_more_accurate_than_pytorchs(spy, g, softmax_way, name):
     x = 10 * torch.randn(2000, 10, generator=g)
     exact = getattr(F, name)(x.double(), 1)
     unit = torch.from_numpy(np.spacing(np.maximum(exact.float().abs().numpy(), 1e-37)))
     if name == "log_softmax":
         x, exact, unit = x[:1], exact[:1], unit[:1]
-    error = (getattr(mine, name)(x, 1) - exact).abs() / unit
-    assert error.max() <= 4
+    for wanted in (False, True):
+        error = (getattr(mine, name)(x.requires_grad_(wanted), 1) - exact).abs() / unit
+        assert error.max() <= 4
 
 
 def problem(g, dtype, shape, *, soft, layout="contiguous"):
@@ -380,7 +387,7 @@ def test_ignore_index_of_linear_cross_entropy(spy, g):
 
 
 @softmax_like
-def test_gradcheck_of_softmax(spy, g, name):
+def test_gradcheck_of_softmax(spy, g, softmax_way, name):
     x = torch.randn(2, 3, 4, generator=g, dtype=torch.float64, requires_grad=True)
     for dim in (0, 1, -1):
         f = lambda x, dim=dim: getattr(mine, name)(x, dim)  # noqa: E731
@@ -421,10 +428,11 @@ def losses(x, y):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_second_derivatives_are_an_error_and_not_a_zero(spy, g, alone):
+@pytest.mark.parametrize("leaf", [True, False])
+def test_second_derivatives_are_an_error_and_not_a_zero(spy, g, alone, leaf):
     x, y, _ = problem(g, torch.float64, (6, 4), soft=False)
     for way in range(4):
-        z = x * x
+        z = x if leaf else x * x
         loss = list(losses(z, y))[way]
         (first,) = torch.autograd.grad(loss, x, create_graph=True)
         (right,) = torch.autograd.grad(
