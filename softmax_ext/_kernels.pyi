@@ -70,7 +70,7 @@ class SmallCrossEntropy:
         ignore_index: object,
         label_smoothing: object,
         with_grad: bool,
-    ) -> tuple[Any, _Array | None] | None: ...
+    ) -> tuple[Any, Any] | None: ...
 
 @disjoint_base
 class LinearPass:

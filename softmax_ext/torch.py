@@ -13,8 +13,8 @@ Where the two differ:
   refused.
 * An ignored row has gradient 0 even if its logits are NaN, and a probability of 0 counts nothing
   beside a logit of -inf.
-* Wrong arguments raise the errors of `softmax_ext.cross_entropy` (ValueError where PyTorch often
-  has RuntimeError).
+* A label outside [0, C) is an IndexError that names the row. Other arguments that the kernels
+  refuse are PyTorch's to judge: the errors are its own.
 * The losses have no second derivatives: asking for them raises a RuntimeError. Those of `softmax`
   and `log_softmax` are there.
 
@@ -49,8 +49,8 @@ __all__ = [
     "softmax",
 ]
 
-#: reduction, ignore_index, label_smoothing.
-How: TypeAlias = tuple[str, int, float]
+#: reduction, ignore_index (None: as if none was given), label_smoothing.
+How: TypeAlias = tuple[str, int | None, float]
 #: X, W (C, D), b.
 Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
@@ -163,8 +163,10 @@ def cross_entropy(
     ------
     IndexError
         If a label is outside [0, C) and not `ignore_index`.
-    TypeError, ValueError
-        As `softmax_ext.cross_entropy`.
+    ValueError
+        If `label_smoothing` is below 0.
+    RuntimeError and others
+        PyTorch's, for what else does not fit.
 
     Examples
     --------
@@ -178,16 +180,19 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _legacy_reduction(size_average, reduce)
+    how = reduction, ignore_index, label_smoothing
     reason = _why_not(input, target, weight) or _why_not_gradients(target, weight)
     if reason:
         _warn("cross_entropy", reason)
-        return F.cross_entropy(
-            input, target, weight, None, ignore_index, None, reduction, label_smoothing
-        )
-    how = reduction, ignore_index, label_smoothing
-    if torch.is_grad_enabled() and input.requires_grad:
-        return _CrossEntropy.apply(input, target, weight, how, _links(input))
-    return _loss(input, _cross_entropy("cross_entropy", input, target, weight, how))
+        return _cross_entropy_by_pytorch(input, target, weight, how)
+    try:
+        return _our_cross_entropy(input, target, weight, how)
+    except (TypeError, ValueError):
+        if label_smoothing < 0:
+            raise
+        loss = _cross_entropy_by_pytorch(input, target, weight, how)
+    _warn("cross_entropy", REFUSED)
+    return loss
 
 
 def linear_cross_entropy(
@@ -232,8 +237,8 @@ def linear_cross_entropy(
 
     Raises
     ------
-    IndexError, TypeError, ValueError
-        As `softmax_ext.linear_cross_entropy`.
+    IndexError, ValueError, RuntimeError and others
+        As `cross_entropy`.
 
     Notes
     -----
@@ -250,32 +255,22 @@ def linear_cross_entropy(
     >>> round(loss.item(), 4), W.grad[:3, 0]
     (2.3026, tensor([-0.4000, -0.4000,  0.1000]))
     """
-    reason = _why_not(input, linear_weight, linear_bias, target, weight)
-    reason = reason or _why_not_gradients(target, weight)
+    layer = input, linear_weight, linear_bias
+    how = reduction, ignore_index, label_smoothing
+    reason = _why_not(*layer, target, weight) or _why_not_gradients(target, weight)
     if not reason and linear_weight.dim() > 2:
         reason = "weights of more than two dimensions came"
     if reason:
         _warn("linear_cross_entropy", reason)
-        return _linear_cross_entropy_by_pytorch(
-            input, linear_weight, target, linear_bias, weight, reduction, ignore_index,
-            label_smoothing, options,
-        )  # fmt: skip
-    if input.dim() == 1:
-        loss = linear_cross_entropy(
-            input.unsqueeze(0), linear_weight, target.unsqueeze(0), linear_bias=linear_bias,
-            weight=weight, reduction=reduction, ignore_index=ignore_index,
-            label_smoothing=label_smoothing, options=options,
-        )  # fmt: skip
-        return loss.squeeze(0)
-    if ignore_index is None:
-        ignore_index = -100
-    elif target.is_floating_point():
-        raise ValueError(f"ignore_index: {ignore_index} came with probabilities as target")
-    how = reduction, ignore_index, label_smoothing
-    layer = input, linear_weight, linear_bias
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
-        return _LinearCrossEntropy.apply(*layer, target, weight, how, _links(*layer))
-    return _loss(input, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
+        return _linear_cross_entropy_by_pytorch(layer, target, weight, how, options)
+    try:
+        return _our_linear_cross_entropy(layer, target, weight, how)
+    except (TypeError, ValueError):
+        if label_smoothing < 0:
+            raise
+        loss = _linear_cross_entropy_by_pytorch(layer, target, weight, how, options)
+    _warn("linear_cross_entropy", REFUSED)
+    return loss
 
 
 # ----------------------------------------------------------------------------------------- modules
@@ -323,7 +318,7 @@ class LinearCrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     Raises
     ------
-    ValueError
+    RuntimeError
         If `weight` has another shape than (C,), or `label_smoothing` is outside [0, 1].
 
     Notes
@@ -356,11 +351,11 @@ class LinearCrossEntropyLoss(torch.nn.CrossEntropyLoss):
         options: Any = None,
     ) -> None:
         if weight is not None and tuple(weight.shape) != (num_classes,):
-            raise ValueError(
+            raise RuntimeError(
                 f"weight: shape {tuple(weight.shape)} came, ({num_classes},) was wanted"
             )
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(
+            raise RuntimeError(
                 f"label_smoothing: {label_smoothing} came, a number from 0 to 1 was wanted"
             )
         super().__init__(weight, reduction=reduction, label_smoothing=label_smoothing)
@@ -397,6 +392,8 @@ class LinearCrossEntropyLoss(torch.nn.CrossEntropyLoss):
 # -------------------------------------------------------------------------------- what PyTorch does
 
 _warned: set[str] = set()
+
+REFUSED = "the kernels refuse its arguments"
 
 _tracing_state = torch._C._get_tracing_state
 _functorch_stack = torch._C._functorch.peek_interpreter_stack
@@ -470,33 +467,28 @@ def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
     return reduction
 
 
-def _linear_cross_entropy_by_pytorch(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    linear_bias: Tensor | None,
-    weight: Tensor | None,
-    reduction: str,
-    ignore_index: int | None,
-    label_smoothing: float,
-    options: Any,
+def _cross_entropy_by_pytorch(
+    input: Tensor, target: Tensor, weight: Tensor | None, how: How
 ) -> Tensor:
-    how: dict[str, Any] = {
-        "weight": weight,
-        "reduction": reduction,
-        "label_smoothing": label_smoothing,
-    }
+    reduction, ignore_index, label_smoothing = how
+    index = -100 if ignore_index is None else ignore_index
+    return F.cross_entropy(input, target, weight, None, index, None, reduction, label_smoothing)
+
+
+def _linear_cross_entropy_by_pytorch(
+    layer: Layer, target: Tensor, weight: Tensor | None, how: How, options: Any
+) -> Tensor:
+    X, W, b = layer
+    reduction, ignore_index, label_smoothing = how
     if hasattr(F, "linear_cross_entropy"):
         return F.linear_cross_entropy(
-            input, linear_weight, target, linear_bias=linear_bias, ignore_index=ignore_index,
-            options=options, **how,
+            X, W, target, linear_bias=b, weight=weight, reduction=reduction,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, options=options,
         )  # fmt: skip
-    shape = linear_weight.shape[:-1]
-    if linear_bias is not None:
-        linear_bias = linear_bias.reshape(-1)
-    logits = F.linear(input, linear_weight.reshape(-1, linear_weight.shape[-1]), linear_bias)
-    how["ignore_index"] = -100 if ignore_index is None else ignore_index
-    return F.cross_entropy(logits.reshape(*input.shape[:-1], *shape), target, **how)
+    logits = F.linear(X, W.reshape(-1, W.shape[-1]), None if b is None else b.reshape(-1))
+    return _cross_entropy_by_pytorch(
+        logits.reshape(*X.shape[:-1], *W.shape[:-1]), target, weight, how
+    )
 
 
 # ----------------------------------------------------------------------------- what the kernels do
@@ -565,6 +557,29 @@ class _Softmax(Function):
         return ctx.derivative(grad, out, ctx.dim, out.dtype), None, None
 
 
+def _our_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, how: How) -> Tensor:
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _CrossEntropy.apply(input, target, weight, how, _links(input))
+    return _loss(input, _cross_entropy("cross_entropy", input, target, weight, how))
+
+
+def _our_linear_cross_entropy(
+    layer: Layer, target: Tensor, weight: Tensor | None, how: How
+) -> Tensor:
+    X, W, b = layer
+    if X.dim() == 1:
+        layer = X.unsqueeze(0), W, b
+        return _our_linear_cross_entropy(layer, target.unsqueeze(0), weight, how).squeeze(0)
+    reduction, ignore_index, label_smoothing = how
+    if ignore_index is None:
+        how = reduction, -100, label_smoothing
+    elif target.is_floating_point():
+        raise ValueError(f"ignore_index: {ignore_index} came with probabilities as target")
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
+        return _LinearCrossEntropy.apply(*layer, target, weight, how, _links(*layer))
+    return _loss(X, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
+
+
 def _cross_entropy(
     kernel: str, logits: Tensor, target: Tensor, weight: Tensor | None, how: How, **more: Any
 ) -> Any:
@@ -584,6 +599,17 @@ def _linear_cross_entropy(
         kernel, X, W.T, b, _array(target), weight=_array(weight), reduction=reduction,
         ignore_index=ignore_index, label_smoothing=label_smoothing, **more,
     )  # fmt: skip
+
+
+def _factors(grad: Tensor) -> Any:
+    """The gradient that comes from above to the rows' losses, as factors of the rows."""
+    try:
+        return _array(grad)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "softmax_ext.torch: losses with reduction='none' take one gradient at a time, "
+            "not many at once (is_grads_batched=True, vectorize=True)"
+        ) from error
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -653,7 +679,7 @@ class _CrossEntropy(Function):
             logits, target, weight = ctx.saved_tensors
             result = _cross_entropy(
                 "cross_entropy_with_grad", logits, target, weight, ("sum", *ctx.how[1:]),
-                sample_weight=_array(grad),
+                sample_weight=_factors(grad),
             )  # fmt: skip
             dlogits = torch.from_numpy(result.dlogits)
         else:
@@ -693,7 +719,8 @@ class _LinearCrossEntropy(Function):
             X, W, b, target, weight = ctx.saved_tensors
             result = _linear_cross_entropy(
                 "linear_cross_entropy_with_grad", (X, W, b), target, weight,
-                ("sum", *ctx.how[1:]), sample_weight=_array(grad), with_dX=ctx.needs_input_grad[0],
+                ("sum", *ctx.how[1:]), sample_weight=_factors(grad),
+                with_dX=ctx.needs_input_grad[0],
             )  # fmt: skip
             gradients = _gradients(ctx, result)
         else:
