@@ -27,6 +27,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 nitpicky = False  # types in docstrings are words for people
+default_role = "py:obj"  # numpydoc's: `name` in a docstring is a link, where the name is documented
 
 # The notebooks and the pages' own cells run while the pages are made; a failing one is an error.
 nb_execution_mode = "cache"
@@ -92,13 +93,17 @@ def _plain_references(
 
 
 def _mathml(tex: str, as_block: bool) -> str:
-    """A formula as MathML, with the thin spaces around log and its like that browsers leave out."""
+    """A formula as MathML, with what browsers would leave out or mistake.
+
+    That is the thin spaces around log and its like, and which side of something a bar stands on.
+    """
     mathml = tex2mathml(tex, as_block)
     name = r"(<mi>\w{2,}</mi>\s*)<mo>&ApplyFunction;</mo>"
     space = '<mspace width="0.17em"/>'
-    mathml = re.sub(
-        rf"(</msub>\s*|</mi>\s*){name}", rf"\1{space}\2<mo>&ApplyFunction;</mo>", mathml
-    )
+    before = r"((?:</m(?:i|n|frac|sub|sup)>|\)</mo>)\s*)"
+    mathml = re.sub(rf"{before}{name}", rf"\1{space}\2<mo>&ApplyFunction;</mo>", mathml)
+    mathml = re.sub('<mo class="mathopen">(?=[|‖])', '<mo form="prefix" stretchy="false">', mathml)
+    mathml = re.sub("<mo>(?=[|‖])", '<mo form="postfix" stretchy="false">', mathml)
     return re.sub(rf"{name}(?!\s*<mo[^>]*>\()", rf"\1{space}", mathml)
 
 

@@ -93,7 +93,7 @@ class SoftmaxModel:
         )
         #: What multiplies X.
         self.x_scale = float(x_scale)
-        #: The kernel set in use; None: the default one.
+        #: The kernel set in use; None for the default one.
         self.kernels = kernels
 
     @classmethod

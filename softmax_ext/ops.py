@@ -369,8 +369,10 @@ class Kernels:
     ) -> CrossEntropyResult:
         """Cross-entropy and its gradient softmax(o) - y with respect to the logits.
 
-        Parameters as for `cross_entropy`.
-
+        Parameters
+        ----------
+        logits, target, weight, sample_weight, ignore_index, label_smoothing, reduction
+            As for `cross_entropy`.
         out : ndarray, optional
             Where the gradient goes: the logits' shape and dtype.
 

@@ -295,7 +295,7 @@ def confusion_counts(true: ArrayLike, predicted: ArrayLike, n_classes: int) -> N
     true, predicted : array_like of int, shape (n,)
         Class indices from 0 to ``n_classes - 1``.
     n_classes : int
-        C.
+        How many there are, C.
 
     Returns
     -------

@@ -13,7 +13,7 @@ class CrossEntropyResult(NamedTuple):
 
     #: The reduced loss in nats (a float), or the rows' losses with ``reduction="none"``.
     loss: float | NDArray[Any]
-    #: Gradient of the reduced loss (with "none": of the sum), in the logits' shape.
+    #: Gradient of the reduced loss, or of the sum with ``reduction="none"``, in the logits' shape.
     dlogits: NDArray[np.floating[Any]]
 
 
@@ -28,7 +28,7 @@ class LinearCrossEntropyResult(NamedTuple):
     db: NDArray[np.floating[Any]] | None
     #: Gradient with respect to X (or X[rows]), shape (n, D); None unless asked for.
     dX: NDArray[np.floating[Any]] | None
-    #: The denominator of the mean: the weights of the rows that count, added up.
+    #: The weights of the rows that count, added up, which is the denominator of the mean.
     total_weight: float
     #: How many of those rows have their label as the first largest logit.
     n_correct: int

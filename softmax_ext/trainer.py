@@ -51,8 +51,9 @@ class HistoryRow(NamedTuple):
     train_loss: float
     #: Share of the rows that were predicted right, likewise during the epoch.
     train_accuracy: float
-    #: Loss and accuracy of the validation data at the end of the epoch; nan without such data.
+    #: Mean loss of the validation data at the end of the epoch; nan without such data.
     validation_loss: float
+    #: Accuracy of the validation data, likewise.
     validation_accuracy: float
     #: Wall time of the epoch's minibatches, without the validation.
     seconds: float
@@ -163,17 +164,21 @@ class TrainingEvent(NamedTuple):
     model: SoftmaxModel
     #: The finished epochs; at an epoch's end the last row is that epoch's.
     history: History
-    #: The epoch, counted from 1, and how many there will be.
+    #: The epoch, counted from 1.
     epoch: int
+    #: How many epochs there will be.
     epochs: int
-    #: Minibatches done in this epoch, and how many it has.
+    #: Minibatches done in this epoch.
     batch: int
+    #: How many minibatches the epoch has.
     batches: int
-    #: Mean training loss (nats) and accuracy over the epoch so far.
+    #: Mean training loss over the epoch so far, in nats.
     loss: float
+    #: Share of the rows that were predicted right, likewise.
     accuracy: float
-    #: Seconds the epoch has taken so far, and rows trained on per second.
+    #: Seconds the epoch has taken so far.
     seconds: float
+    #: Rows trained on per second of it.
     examples_per_second: float
 
 

@@ -147,6 +147,9 @@ def notebook(name: str) -> nbformat.NotebookNode:
     return nbformat.read(ROOT / "notebooks" / name, as_version=4)
 
 
+ANSWER = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+
+
 @pytest.mark.filterwarnings("default")  # of the machinery; the kernel has its own
 @pytest.mark.parametrize("data", ["fashion-mnist", "none"])
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -157,6 +160,9 @@ def test_notebook_runs_from_top_to_bottom(name, data, tmp_path, monkeypatch):
         nb.cells.insert(0, nbformat.v4.new_code_cell(WITHOUT_DATA))
     else:
         skip_without_data()
+    # The code of the folded answers follows on the last cell.
+    prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    nb.cells += [nbformat.v4.new_code_cell(code) for code in ANSWER.findall(prose)]
     # Warnings are errors, but for those of the kernel's own shutdown.
     nb.cells.insert(0, nbformat.v4.new_code_cell("import warnings; warnings.simplefilter('error')"))
     nb.cells.append(nbformat.v4.new_code_cell("warnings.simplefilter('ignore')"))

@@ -70,6 +70,24 @@ def test_gradient_is_softmax_minus_target(kernels, rng):
     np.testing.assert_allclose(got, G, atol=1e-14)
 
 
+def test_gradients_of_the_layer(kernels, rng):
+    X, W, b = rng.normal(size=(7, 4)), rng.normal(size=(4, 3)), rng.normal(size=3)
+    y = probabilities(rng, 7, 3)
+    G = kernels.softmax(X @ W + b) - y
+    got = kernels.linear_cross_entropy_with_grad(X, W, b, y, reduction="sum", with_dX=True)
+
+    def loss(X, W, b):
+        return kernels.linear_cross_entropy(X, W, b, y, reduction="sum")
+
+    for gradient, formula, slopes in (
+        (got.dW, X.T @ G, derivative(lambda W: loss(X, W, b), W)),
+        (got.db, G.sum(axis=0), derivative(lambda b: loss(X, W, b), b)),
+        (got.dX, G @ W.T, derivative(lambda X: loss(X, W, b), X)),
+    ):
+        np.testing.assert_allclose(slopes, formula, atol=1e-7)
+        np.testing.assert_allclose(gradient, formula, atol=1e-13)
+
+
 def test_gradient_of_the_weights_adds_up_to_zero(kernels, rng):
     X, W = rng.normal(size=(30, 6)), rng.normal(size=(6, 5))
     got = kernels.linear_cross_entropy_with_grad(X, W, np.zeros(5), rng.integers(5, size=30))
@@ -122,13 +140,14 @@ def test_step_within_the_bound_never_makes_the_loss_worse(kernels, rng):
     ones = np.column_stack([X, np.ones(50)])
     step = 2 * 50 / np.linalg.eigvalsh(ones.T @ ones).max()
     W, b = rng.normal(size=(5, 4)), np.zeros(4)
-    losses = []
+    losses, least_gains = [], []
     for _ in range(50):
         got = kernels.linear_cross_entropy_with_grad(X, W, b, y)
         losses.append(got.loss)
+        least_gains.append(step / 2 * ((got.dW**2).sum() + (got.db**2).sum()))
         W, b = W - step * got.dW, b - step * got.db
-    assert (np.diff(losses) <= 0).all()
-    assert losses[-1] < losses[0]
+    assert (-np.diff(losses) >= least_gains[:-1]).all()
+    assert min(least_gains) > 1e-6
 
 
 # Information ----------------------------------------------------------------------------------
@@ -152,6 +171,14 @@ def test_divergence_is_never_negative(kernels, rng):
     assert (kernels.kl_divergence(p, q) > 0).all()
     np.testing.assert_allclose(kernels.kl_divergence(p, p), 0, atol=1e-16)
     assert kernels.kl_divergence([0.5, 0.5], [1.0, 0.0]) == np.inf
+
+
+def test_entropy_is_at_most_log_c(kernels, rng):
+    p, u = probabilities(rng, 500, 5), np.full(5, 1 / 5)
+    divergences = kernels.kl_divergence(p, np.broadcast_to(u, p.shape))
+    np.testing.assert_allclose(divergences, np.log(5) - kernels.entropy(p), atol=1e-14)
+    assert (kernels.entropy(p) < np.log(5)).all()
+    assert kernels.entropy(u) == pytest.approx(np.log(5), rel=1e-15)
 
 
 def test_gradient_of_kl_is_gradient_of_cross_entropy(kernels, rng):
@@ -287,6 +314,17 @@ def test_carried_error_keeps_softmax_within_4_ulp(compiled, rng):
     assert (wrong <= np.abs(d) + 8)[seen].all()
 
 
+def test_sums_keep_what_rounding_loses(compiled, rng):
+    C = 4096
+    x = rng.normal(size=(50, C)).astype(np.float32)
+    assert ulps(compiled.softmax(x), reference.softmax(x.astype(np.float64))).max() <= 4
+    # One after the other, and no other error than that of the sum.
+    e = np.exp((x - x.max(axis=1, keepdims=True)).astype(np.float64))
+    plain = np.add.accumulate(e.astype(np.float32), axis=1)[:, -1]
+    lost = np.abs(plain / e.sum(axis=1) - 1) / 2.0**-24
+    assert 10 < lost.max() < C - 1
+
+
 def test_tiny_losses_survive(kernels):
     loss = kernels.cross_entropy(np.array([[40.0, 0.0]]), [0])
     assert loss == pytest.approx(np.exp(-40), rel=1e-14)
@@ -321,6 +359,14 @@ def test_centring_and_scaling_is_a_change_of_variables(kernels, rng):
     np.testing.assert_allclose(turned, kernels.linear(X, W, b), atol=1e-12)
 
 
+def test_centred_and_scaled_features_are_round(rng):
+    X = rng.normal(3, [1, 2, 30], size=(50, 3))
+    Z = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.ones(50)])
+    products = Z.T @ Z
+    np.testing.assert_allclose(np.diagonal(products), 50, rtol=1e-13)
+    np.testing.assert_allclose(products[-1, :-1], 0, atol=1e-12)
+
+
 @pytest.mark.parametrize("C", [2, 3, 10])
 def test_mean_eigenvalue_of_the_softmax_hessian(C, rng):
     for p in probabilities(rng, 50, C):
@@ -345,3 +391,31 @@ def test_one_factor_is_newtons_step_at_equal_probabilities(kernels, rng):
     L = np.linalg.cholesky(kappa * Z.T @ Z + strength * np.eye(D + 1))
     one_factor = np.linalg.solve(L.T, np.linalg.solve(L, G))
     np.testing.assert_allclose(one_factor, newton, atol=1e-12)
+
+
+def test_turned_classes_come_closer(rng):
+    """By the spread of the eigenvalues of what a preconditioner leaves of the Hessian."""
+    N, D, C, strength = 300, 4, 4, 0.1
+    Z = np.column_stack([rng.normal(size=(N, D)), np.ones(N)])
+    P = reference.softmax(rng.normal([3, 3, 0, 0], size=(N, C)))  # two of them are confused
+    K = np.stack([hessian(p) for p in P])
+    penalty = strength * np.eye(D + 1)
+    whole = sum(np.kron(zz, k) for zz, k in zip(Z[:, :, None] * Z[:, None, :], K, strict=True))
+    whole += np.kron(penalty, np.eye(C))
+
+    kappa = (1 - (P**2).sum(axis=1)) / (C - 1)
+    one = np.kron((Z.T * kappa) @ Z + penalty, np.eye(C))
+    turned = np.zeros_like(whole)
+    for axis in np.linalg.eigh(K.mean(axis=0))[1].T:
+        along = np.einsum("i,nij,j->n", axis, K, axis)
+        turned += np.kron((Z.T * along) @ Z + penalty, np.outer(axis, axis))
+
+    # No gradient points along the direction of ones, so it is left out.
+    seen = np.kron(np.eye(D + 1), np.linalg.svd(np.ones((1, C)))[2][1:])
+
+    def spread(preconditioner):
+        left = np.linalg.solve(seen @ preconditioner @ seen.T, seen @ whole @ seen.T)
+        values = np.linalg.eigvals(left).real
+        return values.max() / values.min()
+
+    assert spread(turned) < 2 < 5 < spread(one) < spread(np.eye(len(whole)))

@@ -232,11 +232,13 @@ esac""",
     assert (environment / ".made").exists()
 
 
-@pytest.mark.parametrize(("failing", "status"), [("none", 0), ("lint", 2), ("test", 2)])
-def test_ci_runs_both_and_tells_the_truth(tmp_path, failing, status):
+@pytest.mark.parametrize(
+    ("failing", "status"), [("none", 0), ("lint", 2), ("test", 2), ("docs", 2)]
+)
+def test_ci_runs_all_and_tells_the_truth(tmp_path, failing, status):
     folder = tmp_path / "bin"
     fake(folder, "make", f'echo "ran $1"; test "$1" != {failing} || exit 2')
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     done = run("bash", ROOT / ".ci/run", cwd=tmp_path, env={**os.environ, "PATH": path})
-    assert done.stdout.splitlines() == ["ran lint", "ran test"]
+    assert done.stdout.splitlines() == ["ran lint", "ran test", "ran docs"]
     assert done.returncode == status
