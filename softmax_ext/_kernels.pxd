@@ -9,13 +9,13 @@ cdef extern from "smx.h":
 
     ctypedef struct smx_ahead:
         const void *const *rows
-        smx_idx n, bytes, row, at
-        int alone
+        smx_idx n, bytes, row, at, calls
 
     ctypedef struct smx_leaves:
         smx_idx lanes
         smx_idx row_block
         smx_idx cols_max
+        smx_idx rows_from
         void transpose(smx_idx n, smx_idx m, const void *src, smx_idx lds,
                        void *dst, smx_idx ldd) noexcept nogil
         void widen_u8(smx_idx n, smx_idx d, const void *const *src,
@@ -28,12 +28,17 @@ cdef extern from "smx.h":
                           void *mx, void *logsum) noexcept nogil
         void argmax_cols(smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                          void *mx, int32_t *arg) noexcept nogil
+        void argmax_rows(smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                         void *mx, int32_t *arg) noexcept nogil
         void logits(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                     smx_idx ldw, const void *b, void *L, smx_idx ldl,
                     smx_ahead *ahead) noexcept nogil
         void logits_u8(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                        smx_idx ldw, const void *b, void *L, smx_idx ldl,
                        smx_ahead *ahead) noexcept nogil
+        void logits_rows(smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                         const void *const *W, const void *b, void *L, smx_idx ldl,
+                         smx_ahead *ahead) noexcept nogil
         void logits_few(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                         const void *W, double scale, const void *b, void *L,
                         smx_idx ldl) noexcept nogil
@@ -43,6 +48,8 @@ cdef extern from "smx.h":
         void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                       const void *const *B, void *out, smx_idx ldo,
                    smx_ahead *ahead) noexcept nogil
+        void add_sums(smx_idx n, smx_idx c, const void *G, smx_idx ldg,
+                      double *sums) noexcept nogil
         smx_idx sparse_pick(int wide, int type, smx_idx n, const void *index, const void *data,
                             double scale, smx_idx lo, smx_idx hi, smx_idx *col,
                             void *val) noexcept nogil

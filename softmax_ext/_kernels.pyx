@@ -6,8 +6,9 @@ They own the order of the work, the scratch memory, the rules for labels and wei
 float64 sums; the arithmetic on rows is in the leaves (src/). Arguments arrive checked and
 normalised from ops.py; the only thing checked again is a label, on the very value that is used.
 
-Vocabulary: a block is up to `rb` rows; L is its logits and then its gradient G, class-major
-(row r, class c at L[c*ldl + r]); Wt is W transposed, (C, ldw); acc is the gradient of W, likewise.
+Vocabulary: a block is up to `rb` rows; L is its logits and then its gradient, class-major (row r,
+class c at L[c*ldl + r]) or, with many classes, by rows (at L[r*ldr + c]) with G a part of it
+class-major; Wt is W transposed, (C, ldw); acc is the gradient of W, likewise.
 """
 
 cimport cython
@@ -882,12 +883,18 @@ cdef idx RESIDENT_BYTES = 8 << 20
 cdef idx PANEL_BYTES = 512 << 10
 
 
+# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB of
+# float32, which stay in L2.
+cdef idx TURNED = 256
+
+
 @cython.final
 cdef class Block:
     """Work arrays for one block of rows of a LinearPass."""
     cdef Scratch s
     cdef Rows rows
     cdef void *L
+    cdef void *G
     cdef void *mx
     cdef void *ls
     cdef void *scale
@@ -897,19 +904,26 @@ cdef class Block:
     cdef const void **xp    # where the rows are
     cdef const void **ahead  # where the next ones are
     cdef const void **wp    # where the rows of Wt are
+    cdef const void **wr    # by rows: where the rows of W are
     cdef smx_ahead coming
-    cdef idx ldl
+    cdef idx ld, ldg
 
     def __cinit__(self, LinearPass p, idx n_dxs, bint own_Wt):
         cdef idx rb = p.row_block, c = p.c, size = p.size, ldw = p.ldw, r
-        cdef idx panel_bytes = p.panel * ldw * size if own_Wt else 0
-        self.ldl = rb + (16 if c > 64 else 0)  # a stride of 1 KiB would meet 4 cache sets only
-        self.s = Scratch(self.ldl * c * size + rb * (ROWS_BYTES + 3 * size)
-                         + (2 * (rb + 4) + p.panel) * <idx>sizeof(void *)
+        cdef idx panel_bytes = p.panel_bytes if own_Wt else 0, L_bytes, G_bytes = 0
+        self.ldg = rb + (16 if c > 64 else 0)  # a stride of 1 KiB would meet 4 cache sets only
+        self.ld = p.ldr if p.by_rows else self.ldg
+        L_bytes = self.ld * (rb if p.by_rows else c) * size
+        if p.by_rows and p.job == GRADIENT:
+            G_bytes = self.ldg * min(c, TURNED) * size
+        self.s = Scratch(L_bytes + G_bytes + rb * (ROWS_BYTES + 3 * size)
+                         + (2 * (rb + 4) + p.panel + p.d) * <idx>sizeof(void *)
                          + (0 if p.direct else rb * ldw * size) + n_dxs * rb * ldw * size
                          + panel_bytes + 2048)
-        self.L = self.s.take(self.ldl * c * size)
-        memset(self.L, 0, self.ldl * c * size)
+        self.L = self.s.take(L_bytes)
+        self.G = self.s.take(G_bytes) if p.by_rows else self.L
+        if not p.by_rows:  # rows up to a whole vector are computed with
+            memset(self.L, 0, L_bytes)
         self.mx = self.s.take(rb * size)
         self.ls = self.s.take(rb * size)
         self.scale = self.s.take(rb * size)
@@ -917,6 +931,7 @@ cdef class Block:
         self.xp = <const void **>self.s.take((rb + 4) * sizeof(void *))
         self.ahead = <const void **>self.s.take((rb + 4) * sizeof(void *))
         self.wp = <const void **>self.s.take(p.panel * sizeof(void *))
+        self.wr = <const void **>self.s.take(p.d * sizeof(void *)) if own_Wt else p.wr
         self.xs = self.s.take(0 if p.direct else rb * ldw * size)
         self.dxs = self.s.take(n_dxs * rb * ldw * size)
         self.Wt = self.s.take(panel_bytes) if own_Wt else p.Wt
@@ -937,12 +952,13 @@ cdef class LinearPass:
     cdef Target t
     cdef smx_leaves *k
     cdef int job, x_code
-    cdef bint f64, direct
+    cdef bint f64, direct, by_rows, w_direct
     cdef readonly bint panelled
     cdef readonly idx row_block
-    cdef idx d, de, c, ldw, panel, size
+    cdef idx d, de, c, ldw, ldr, panel, n_panels, panel_bytes, size
     cdef double x_scale
     cdef void *Wt
+    cdef const void **wr
     cdef const char *x_data
     cdef const char *w_data
     cdef idx xr, xc, wd, wc
@@ -967,21 +983,66 @@ cdef class LinearPass:
         # Fewer features than lanes: rows are copied and padded with zeros to a full vector.
         self.de = max(self.d, self.k.lanes)
         self.ldw = odd_lines(round_up(self.de, self.k.lanes), self.size)
+        self.by_rows = self.c >= self.k.rows_from
+        self.ldr = odd_lines(self.c, self.size)
         self.direct = (self.d >= self.k.lanes and
                        ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
                         (self.x_code == U8 and self.xc == 1 and self.c <= 32)))
+        self.w_direct = self.wc == self.size and x_scale == 1
         w_bytes = self.c * self.ldw * self.size
         self.panelled = w_bytes > RESIDENT_BYTES
-        self.panel = max(1, PANEL_BYTES // (self.ldw * self.size)) if self.panelled else self.c
+        self.n_panels = 1
+        if self.panelled:  # by rows, none narrower than a vector
+            self.n_panels = max(1, min(w_bytes // PANEL_BYTES + 1,
+                                       self.c // self.k.lanes if self.by_rows else self.c))
+        self.panel = (self.c + self.n_panels - 1) // self.n_panels
+        self.panel_bytes = max(self.panel * self.ldw,
+                               self.d * odd_lines(self.panel, self.size)) * self.size
         self.row_block = self.k.row_block if self.c <= 64 else 256
         if not self.panelled:
-            self.wt_scratch = Scratch(w_bytes)
-            self.Wt = self.wt_scratch.take(w_bytes)
-            with nogil:
-                if self.f64:
+            self.keep_W(dX is not None)
+
+    cdef keep_W(self, bint turned):
+        """W whole: transposed, if `turned` or class-major, and by rows."""
+        cdef idx w_bytes = self.c * self.ldw * self.size if turned or not self.by_rows else 0
+        cdef idx r_bytes = self.d * self.ldr * self.size
+        if not self.by_rows or self.w_direct:
+            r_bytes = 0
+        self.wt_scratch = Scratch(w_bytes + r_bytes + (self.d + 8) * sizeof(void *))
+        self.Wt = self.wt_scratch.take(w_bytes)
+        self.wr = <const void **>self.wt_scratch.take(self.d * sizeof(void *))
+        cdef void *whole = self.wt_scratch.take(r_bytes)
+        with nogil:
+            if self.f64:
+                if w_bytes:
                     self.pack[double](0, self.c, <double *>self.Wt)
-                else:
+                if self.by_rows:
+                    self.rows_of_W[double](0, self.c, <double *>whole, self.wr)
+            else:
+                if w_bytes:
                     self.pack[float](0, self.c, <float *>self.Wt)
+                if self.by_rows:
+                    self.rows_of_W[float](0, self.c, <float *>whole, self.wr)
+
+    cdef idx first_of(self, idx panel) noexcept nogil:
+        """The first class of a panel."""
+        return panel * self.c // self.n_panels
+
+    cdef void rows_of_W(self, idx c0, idx c1, real *to, const void **wr) noexcept nogil:
+        """wr = where the rows of x_scale * W[:, c0:c1] are: in W itself if they can be."""
+        cdef idx i, j, ld = odd_lines(c1 - c0, sizeof(real))
+        cdef real s = <real>self.x_scale
+        cdef const char *w = self.w_data + c0 * self.wc
+        if self.w_direct:
+            for j in range(self.d):
+                wr[j] = w + j * self.wd
+            return
+        gather[real](self.k, self.d, c1 - c0, w, self.wd, self.wc, to, ld, 1)
+        for j in range(self.d):
+            wr[j] = to + j * ld
+            if s != 1:
+                for i in range(c1 - c0):
+                    to[j * ld + i] *= s
 
     cdef void pack(self, idx c0, idx c1, real *Wt) noexcept nogil:
         """Wt[c - c0] = x_scale * W[:, c], zeros behind."""
@@ -1007,8 +1068,7 @@ cdef class LinearPass:
 
     cdef _run(self, idx lo, idx hi, Accumulator acc, real *tag):
         cdef Block w = Block(self, self.dX is not None, self.panelled)
-        cdef idx c = self.c, at = lo, n, r, p, c0, c1, bad = -1, n_correct = 0
-        cdef idx n_panels = (c + self.panel - 1) // max(1, self.panel)
+        cdef idx c = self.c, at = lo, n, p, c0, c1, bad = -1, n_correct = 0
         cdef real *L = <real *>w.L
         cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
         cdef double total = 0
@@ -1020,25 +1080,24 @@ cdef class LinearPass:
                     continue
                 self.point[real](n, &w.rows, w.xp, <real *>w.xs)
                 ahead = self.look_ahead(at, hi, w)
-                for p in range(n_panels):
-                    c0, c1 = p * self.panel, min(c, (p + 1) * self.panel)
+                for p in range(self.n_panels):
+                    c0, c1 = self.first_of(p), self.first_of(p + 1)
                     if self.panelled:
-                        self.pack[real](c0, c1, <real *>w.Wt)
-                    self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, L, w.ldl,
-                                         ahead)
+                        self.take_panel[real](c0, c1, <real *>w.Wt, w.wr)
+                    self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, w.wr, L, w.ld, ahead)
                 if self.job < LOSS:
-                    self.emit[real](at - n, n, L, w.ldl, <real *>w.mx, &w.rows)
+                    self.emit[real](at - n, n, L, w.ld, <real *>w.mx, &w.rows)
                     continue
-                total += self.losses_of[real](n, w.rows, L, w.ldl, <real *>w.mx, <real *>w.ls,
+                total += self.losses_of[real](n, w.rows, L, w.ld, <real *>w.mx, <real *>w.ls,
                                               <real *>w.scale, losses)
                 n_correct += count_correct(self.t, n, &w.rows)
                 if self.job == GRADIENT:
-                    if acc.db != NULL:
-                        add_rows[real](n, c, L, w.ldl, acc.db)
-                    self.add_outer[real](n, c, L, w.ldl, w.xp, <real *>acc.at, ahead)
+                    self.add_outer[real](n, 0, c, L, w.ld, <real *>w.G, w.ldg, w.xp, acc.db,
+                                         <real *>acc.at, ahead)
                     if self.dX is not None:
                         memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                        self.k.outer(n, c, self.de, L, 1, w.ldl, w.wp, w.dxs, self.ldw, NULL)
+                        self.k.outer(n, c, self.de, L, w.ld if self.by_rows else 1,
+                                     1 if self.by_rows else w.ld, w.wp, w.dxs, self.ldw, NULL)
                         self.emit_dX[real](n, &w.rows, <real *>w.dxs)
         return total, n_correct, bad
 
@@ -1103,59 +1162,87 @@ cdef class LinearPass:
         w.coming.rows = w.ahead
         w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
         w.coming.row = w.coming.at = 0
-        w.coming.alone = self.job != GRADIENT
+        w.coming.calls = self.n_panels
+        if self.job == GRADIENT:
+            w.coming.calls += (self.c + TURNED - 1) // TURNED if self.by_rows else 1
         return &w.coming
 
-    cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt, real *L,
-                        idx ldl, smx_ahead *ahead) noexcept nogil:
-        """Logits of the classes c0 to c1, whose rows of W transposed are in Wt."""
-        cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
-        if self.direct and self.x_code == U8:
-            self.k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ldl,
-                             ldl, ahead)
+    cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
+        """What logits_of wants of the classes c0 to c1, in Wt (where the rows can stay in W, in wr
+        only)."""
+        if self.by_rows:
+            self.rows_of_W[real](c0, c1, Wt, wr)
         else:
-            self.k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ldl,
-                          ldl, ahead)
+            self.pack[real](c0, c1, Wt)
 
-    cdef double losses_of(self, idx n, Rows all_rows, real *L, idx ldl, real *mx, real *ls,
+    cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt,
+                        const void **wr, real *L, idx ld, smx_ahead *ahead) noexcept nogil:
+        """Logits of the classes c0 to c1."""
+        cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
+        if self.by_rows:
+            self.k.logits_rows(n, self.d, c1 - c0, xp, wr, b, L + c0, ld, ahead)
+        elif self.direct and self.x_code == U8:
+            self.k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
+                             ld, ahead)
+        else:
+            self.k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
+                          ld, ahead)
+
+    cdef double losses_of(self, idx n, Rows all_rows, real *L, idx ld, real *mx, real *ls,
                           real *scale, real *losses) noexcept nogil:
         """The rows' losses, summed and (if wanted) one by one; L becomes the gradient if one is
         wanted."""
         cdef Rows *rows = &all_rows
         cdef double total
-        cdef idx r
-        cdef idx padded = round_up(n, self.k.lanes)
+        cdef idx r, padded = round_up(n, self.k.lanes)
+        cdef idx sr = ld if self.by_rows else 1, sc = 1 if self.by_rows else ld
         cdef int mode = SMX_PROB if self.job == GRADIENT else SMX_STATS
-        self.k.argmax_cols(n, self.c, L, ldl, mx, rows.arg)
+        if self.by_rows:
+            self.k.argmax_rows(n, self.c, L, ld, mx, rows.arg)
+        else:
+            self.k.argmax_cols(n, self.c, L, ld, mx, rows.arg)
         factors[real](self.t, n, rows, scale)
-        deviations[real](self.t, n, rows, L, 1, ldl, mx)
-        self.k.softmax_cols(mode, padded, self.c, L, ldl, mx, scale, L, ldl, NULL, ls)
+        deviations[real](self.t, n, rows, L, sr, sc, mx)
+        if self.by_rows:
+            self.k.softmax_rows(mode, n, self.c, L, ld, scale, L, ld, NULL, ls)
+        else:
+            self.k.softmax_cols(mode, padded, self.c, L, ld, mx, scale, L, ld, NULL, ls)
         if self.job == GRADIENT:
-            subtract_targets[real](self.t, n, rows, L, 1, ldl)
+            subtract_targets[real](self.t, n, rows, L, sr, sc)
         total = finish_losses[real](n, rows, ls)
         if losses != NULL:
             for r in range(n):
                 losses[rows.place[r]] = <real>rows.loss[r]
         return total
 
-    cdef void add_outer(self, idx n, idx c, const real *G, idx ldl, const void **xp,
-                        real *acc, smx_ahead *ahead) noexcept nogil:
-        """acc (c, ldw) += the block's gradient of W."""
-        if self.direct and self.x_code == U8:
-            self.k.outer_u8(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, ahead)
-        else:
-            self.k.outer(c, n, self.de, G, ldl, 1, xp, acc, self.ldw, ahead)
+    cdef void add_outer(self, idx n, idx c0, idx c1, real *L, idx ld, real *G, idx ldg,
+                        const void **xp, double *db, real *acc, smx_ahead *ahead) noexcept nogil:
+        """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the classes
+        c0 to c1."""
+        cdef idx c = c0, m, step = TURNED if self.by_rows else c1 - c0
+        cdef real *g = G
+        while c < c1:
+            m = min(step, c1 - c)
+            if self.by_rows:
+                self.k.transpose(n, m, L + c, ld, G, ldg)
+            else:
+                g = L + c * ld
+            if db != NULL:
+                self.k.add_sums(n, m, g, ldg, db + c)
+            if self.direct and self.x_code == U8:
+                self.k.outer_u8(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
+            else:
+                self.k.outer(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
+            acc += m * self.ldw
+            c += m
 
     cdef void flip(self, idx c, real *acc, char *dW, idx sd, idx sc) noexcept nogil:
-        """dW[:, :c] = x_scale * acc.T, undoing the leaves' place for the last columns."""
-        cdef idx lanes = self.k.lanes, tail = self.de % lanes, full = min(self.d, self.de - tail), i
+        """dW[:, :c] = x_scale * acc.T"""
+        cdef idx i
         if self.x_scale != 1:
             for i in range(c * self.ldw):
                 acc[i] *= <real>self.x_scale
-        scatter[real](self.k, full, c, acc, 1, self.ldw, dW, sd, sc)
-        if tail:
-            scatter[real](self.k, tail, c, acc + full + lanes - tail, 1, self.ldw,
-                          dW + full * sd, sd, sc)
+        scatter[real](self.k, self.d, c, acc, 1, self.ldw, dW, sd, sc)
 
     cdef void add_panel(self, idx c0, idx c1, real *tile, real *flipped,
                         cnp.ndarray dW) noexcept nogil:
@@ -1178,33 +1265,30 @@ cdef class LinearPass:
                     for j in range(c):
                         (<real *>(out + i * sd + j * sc))[0] += flipped[i * c + j]
 
-    cdef void emit(self, idx lo, idx n, real *L, idx ldl, real *mx, Rows *rows) noexcept nogil:
+    cdef void emit(self, idx lo, idx n, real *L, idx ld, real *mx, Rows *rows) noexcept nogil:
         """The block's logits, probabilities or predictions to out[lo : lo + n]."""
         cdef char *out = <char *>cnp.PyArray_DATA(self.out)
-        cdef idx r, so = cnp.PyArray_STRIDES(self.out)[0]
-        cdef idx padded = round_up(n, self.k.lanes)
+        cdef idx r, so = cnp.PyArray_STRIDES(self.out)[0], padded = round_up(n, self.k.lanes)
         if self.job == PREDICT:
-            self.k.argmax_cols(n, self.c, L, ldl, mx, rows.arg)
+            if self.by_rows:
+                self.k.argmax_rows(n, self.c, L, ld, mx, rows.arg)
+            else:
+                self.k.argmax_cols(n, self.c, L, ld, mx, rows.arg)
             for r in range(n):
                 (<idx *>(out + (lo + r) * so))[0] = rows.arg[r]
             return
-        if self.job == PROBA:
-            self.k.softmax_cols(SMX_PROB, padded, self.c, L, ldl, NULL, NULL, L, ldl, NULL, NULL)
-        scatter[real](self.k, n, self.c, L, 1, ldl, out + lo * so, so,
-                      cnp.PyArray_STRIDES(self.out)[1])
+        if self.job == PROBA and self.by_rows:
+            self.k.softmax_rows(SMX_PROB, n, self.c, L, ld, NULL, L, ld, NULL, NULL)
+        elif self.job == PROBA:
+            self.k.softmax_cols(SMX_PROB, padded, self.c, L, ld, NULL, NULL, L, ld, NULL, NULL)
+        scatter[real](self.k, n, self.c, L, ld if self.by_rows else 1, 1 if self.by_rows else ld,
+                      out + lo * so, so, cnp.PyArray_STRIDES(self.out)[1])
 
     cdef void emit_dX(self, idx n, const Rows *rows, const real *dxs) noexcept nogil:
-        cdef idx lanes = self.k.lanes, tail = self.de % lanes, full = min(self.d, self.de - tail)
         cdef idx r, sr = cnp.PyArray_STRIDES(self.dX)[0], sc = cnp.PyArray_STRIDES(self.dX)[1]
-        cdef char *out
-        cdef const real *src
         for r in range(n):
-            out = <char *>cnp.PyArray_DATA(self.dX) + rows.place[r] * sr
-            src = dxs + r * self.ldw
-            scatter[real](self.k, 1, full, src, self.ldw, 1, out, sr, sc)
-            if tail:
-                scatter[real](self.k, 1, tail, src + full + lanes - tail, self.ldw, 1,
-                              out + full * sc, sr, sc)
+            scatter[real](self.k, 1, self.d, dxs + r * self.ldw, self.ldw, 1,
+                          <char *>cnp.PyArray_DATA(self.dX) + rows.place[r] * sr, sr, sc)
 
     def finish(self, Accumulator acc, cnp.ndarray dW, cnp.ndarray db):
         """dW and db from an accumulator, whose sums are used up."""
@@ -1350,13 +1434,12 @@ cdef class PanelGradient:
     cdef Block w
     cdef Accumulator acc
     cdef cnp.ndarray dW
-    cdef idx at, hi, n, n_panels
+    cdef idx at, hi, n
     cdef readonly idx n_groups, bad
 
     def __init__(self, LinearPass p, cnp.ndarray dW, bint with_db):
         self.p, self.dW = p, dW
-        self.n_panels = (p.c + p.panel - 1) // p.panel
-        self.n_groups = min(8, self.n_panels)
+        self.n_groups = min(8, p.n_panels)
         self.w = Block(p, self.n_groups if p.dX is not None else 0, False)
         self.acc = Accumulator(p, with_db)
         self.at, self.bad = 0, -1
@@ -1387,15 +1470,17 @@ cdef class PanelGradient:
 
     cdef _logits(self, idx group, real *tag):
         cdef LinearPass p = self.p
-        cdef Scratch s = Scratch(p.panel * p.ldw * sizeof(real))
-        cdef real *Wt = <real *>s.take(p.panel * p.ldw * sizeof(real))
+        cdef Scratch s = Scratch(p.panel_bytes + (p.d + 8) * sizeof(void *))
+        cdef real *Wt = <real *>s.take(p.panel_bytes)
+        cdef const void **wr = <const void **>s.take(p.d * sizeof(void *))
         cdef idx i, c0, c1
         with nogil:
-            for i in range(group * self.n_panels // self.n_groups,
-                           (group + 1) * self.n_panels // self.n_groups):
-                c0, c1 = i * p.panel, min(p.c, (i + 1) * p.panel)
-                p.pack[real](c0, c1, Wt)
-                p.logits_of[real](self.n, c0, c1, self.w.xp, Wt, <real *>self.w.L, self.w.ldl, NULL)
+            for i in range(group * p.n_panels // self.n_groups,
+                           (group + 1) * p.n_panels // self.n_groups):
+                c0, c1 = p.first_of(i), p.first_of(i + 1)
+                p.take_panel[real](c0, c1, Wt, wr)
+                p.logits_of[real](self.n, c0, c1, self.w.xp, Wt, wr, <real *>self.w.L, self.w.ld,
+                                  NULL)
 
     def losses(self, idx strip):
         """Loss sum and number of correct rows of a strip of 64 rows; logits become gradients."""
@@ -1410,7 +1495,8 @@ cdef class PanelGradient:
         cdef LinearPass p = self.p
         cdef real *losses = NULL if p.losses is None else <real *>cnp.PyArray_DATA(p.losses)
         with nogil:
-            total = p.losses_of[real](n, rows, <real *>self.w.L + r, self.w.ldl,
+            total = p.losses_of[real](n, rows, <real *>self.w.L + r * (self.w.ld if p.by_rows else 1),
+                                      self.w.ld,
                                       <real *>self.w.mx + r, <real *>self.w.ls + r,
                                       <real *>self.w.scale + r, losses)
             n_correct = count_correct(p.t, n, &rows)
@@ -1424,14 +1510,15 @@ cdef class PanelGradient:
 
     cdef _gradients(self, idx group, real *tag):
         cdef LinearPass p = self.p
-        cdef idx panel_bytes = p.panel * p.ldw * sizeof(real), i, j, c0, c1, n = self.n
-        cdef Scratch s = Scratch(3 * panel_bytes + p.panel * sizeof(void *) + 256)
-        cdef real *Wt = <real *>s.take(panel_bytes)
-        cdef real *tile = <real *>s.take(panel_bytes)
-        cdef real *flipped = <real *>s.take(panel_bytes)
+        cdef idx G_bytes = self.w.ldg * min(p.panel, TURNED) * sizeof(real) if p.by_rows else 0
+        cdef Scratch s = Scratch(3 * p.panel_bytes + G_bytes + p.panel * sizeof(void *) + 320)
+        cdef real *Wt = <real *>s.take(p.panel_bytes)
+        cdef real *tile = <real *>s.take(p.panel_bytes)
+        cdef real *flipped = <real *>s.take(p.panel_bytes)
+        cdef real *G = <real *>s.take(G_bytes)
         cdef const void **wp = <const void **>s.take(p.panel * sizeof(void *))
-        cdef real *G = <real *>self.w.L
-        cdef idx ldl = self.w.ldl
+        cdef real *L = <real *>self.w.L
+        cdef idx i, j, c0, c1, n = self.n, ld = self.w.ld
         cdef bint dx = p.dX is not None
         cdef real *dxs = <real *>self.w.dxs + (group * p.row_block * p.ldw if dx else 0)
         for j in range(p.panel):
@@ -1439,17 +1526,17 @@ cdef class PanelGradient:
         with nogil:
             if dx:
                 memset(dxs, 0, n * p.ldw * sizeof(real))
-            for i in range(group * self.n_panels // self.n_groups,
-                           (group + 1) * self.n_panels // self.n_groups):
-                c0, c1 = i * p.panel, min(p.c, (i + 1) * p.panel)
+            for i in range(group * p.n_panels // self.n_groups,
+                           (group + 1) * p.n_panels // self.n_groups):
+                c0, c1 = p.first_of(i), p.first_of(i + 1)
                 if dx:
                     p.pack[real](c0, c1, Wt)
-                    p.k.outer(n, c1 - c0, p.de, G + c0 * ldl, 1, ldl, wp, dxs, p.ldw, NULL)
+                    p.k.outer(n, c1 - c0, p.de, L + c0 * (1 if p.by_rows else ld),
+                              ld if p.by_rows else 1, 1 if p.by_rows else ld, wp, dxs, p.ldw, NULL)
                 memset(tile, 0, (c1 - c0) * p.ldw * sizeof(real))
-                p.add_outer[real](n, c1 - c0, G + c0 * ldl, ldl, self.w.xp, tile, NULL)
+                p.add_outer[real](n, c0, c1, L, ld, G, self.w.ldg, self.w.xp, self.acc.db, tile,
+                                  NULL)
                 p.add_panel[real](c0, c1, tile, flipped, self.dW)
-                if self.acc.db != NULL:
-                    add_rows[real](n, c1 - c0, G + c0 * ldl, ldl, self.acc.db + c0)
 
     def finish_block(self):
         """The block's part of dX: the groups' sums added in order."""
@@ -1486,24 +1573,6 @@ cdef Rows later_rows(Rows r, idx i) noexcept:
     r.loss += i
     r.arg += i
     return r
-
-
-cdef void add_rows(idx n, idx c, const real *G, idx ldl, double *db) noexcept nogil:
-    """db[j] += sum over the block's rows of G, four sums at a time."""
-    cdef idx r, j
-    cdef double s0, s1, s2, s3
-    cdef const real *g
-    for j in range(c):
-        g = G + j * ldl
-        s0 = s1 = s2 = s3 = 0
-        for r in range(0, n - 3, 4):
-            s0 += g[r]
-            s1 += g[r + 1]
-            s2 += g[r + 2]
-            s3 += g[r + 3]
-        for r in range(n - n % 4, n):
-            s0 += g[r]
-        db[j] += (s0 + s1) + (s2 + s3)
 
 
 # ------------------------------------------------------------- what the machine allows at most

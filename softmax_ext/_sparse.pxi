@@ -365,7 +365,7 @@ cdef class SparseGradient:
                                               <real *>w.scale, losses)
                 n_correct += count_correct(p.t, n, &w.rows)
                 if self.with_db:
-                    add_rows[real](n, p.c, L, w.ldl, db)
+                    p.k.add_sums(n, p.c, L, w.ldl, db)
                 p.k.transpose(p.c, n, L, w.ldl, G, p.width)
                 for r in range(n):
                     kept[count + r] = w.rows.a[r]

@@ -37,13 +37,14 @@ typedef struct {
     const void *const *rows; /* n rows of so many bytes */
     smx_idx n, bytes;
     smx_idx row, at; /* how far it has come */
-    int alone;       /* whether no other leaf goes over this block: then all are fetched now */
+    smx_idx calls;   /* of leaves still to come, which share what is left */
 } smx_ahead;
 
 typedef struct {
     smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
     smx_idx row_block; /* rows per block that the fused loop likes while W stays in cache */
     smx_idx cols_max;  /* up to so many classes softmax goes class-major, above row by row */
+    smx_idx rows_from; /* from so many classes (> 64) the fused loop has a row's side by side */
 
     /* dst[j*ldd + i] = src[i*lds + j] for i < n, j < m. */
     void (*transpose)(smx_idx n, smx_idx m, const void *src, smx_idx lds, void *dst, smx_idx ldd);
@@ -67,28 +68,39 @@ typedef struct {
        counts as largest, as in numpy.argmax. n is rounded up to lanes. */
     void (*argmax_cols)(smx_idx n, smx_idx c, const void *x, smx_idx ldx, void *mx, int32_t *arg);
 
+    /* The same with each row's c >= lanes classes side by side. */
+    void (*argmax_rows)(smx_idx n, smx_idx c, const void *x, smx_idx ldx, void *mx, int32_t *arg);
+
     /* Class-major logits: L[c*ldl + r] = x[r] . Wt[c] + b[c] for r < n (n a multiple of 4), c < C.
        x: n pointers to rows of d >= lanes numbers (logits_u8: of d bytes). Wt: C rows of ldw.
-       b may be NULL. ahead may be NULL; half of its rows, or all, are fetched. */
+       b may be NULL. ahead may be NULL; a share of what is left of its rows is fetched. */
     void (*logits)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                    smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
     void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
                       smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
 
-    /* The same, to the bit, for a few rows where turning W would cost more than the work: x (n, d)
+    /* Rows of logits: L[r*ldl + c] = x[r] . W[:, c] + b[c]. W: d pointers to rows of c >= lanes
+       numbers; x: pointers to rows of real only. A sum is in chunks, each from zero, over d. */
+    void (*logits_rows)(smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                        const void *const *W, const void *b, void *L, smx_idx ldl,
+                        smx_ahead *ahead);
+
+    /* The same as logits, to the bit, for a few rows where turning W would cost more than the work: x (n, d)
        of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
     void (*logits_few)(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                        const void *W, double scale, const void *b, void *L, smx_idx ldl);
 
-    /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d.
-       The d % lanes last columns come, as one vector of the last `lanes` columns, at
-       out[i*ldo + d - d % lanes]: of it the caller uses the last d % lanes numbers.
+    /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d (d >= lanes).
+       A sum is in chunks, each from zero, over k.
        Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt.
-       ahead may be NULL; the rest of its rows is fetched. */
+       ahead as above. */
     void (*outer)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                   const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
     void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
                      const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
+
+    /* sums[j] += sum over r < n of G[j*ldg + r] for j < c, in float64. */
+    void (*add_sums)(smx_idx n, smx_idx c, const void *G, smx_idx ldg, double *sums);
 
     /* Of n entries of a CSR matrix those whose index is in [lo, hi), in their order: indices to
        col, numbers times scale to val; returns how many. index: int32, or (wide) int64; data: n

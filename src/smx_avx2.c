@@ -10,6 +10,9 @@
    rows are one tile; more are split into tiles of at most four (10 classes: 77 GFLOP/s in place
    of 71 with two tiles of five). */
 #define SMX_OUTER_ROWS 4
+#define SMX_OUTER_WIDE 3
+/* Steps of a sum that starts from zero: a strip of 3 vectors takes 24 KiB of L1. */
+#define SMX_CHUNK 256
 #define SMX_OUTER_SHAPES(T)                                                                      \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6)                                              \
     T(2, 1) T(2, 2) T(2, 3) T(2, 4)                                                              \
@@ -17,4 +20,7 @@
     T(5, 1) T(5, 2) T(6, 1) T(6, 2)
 /* Softmax of more classes goes row by row: where the two ways cost the same (bench/). */
 #define SMX_COLS_MAX 96
+/* The fused loop goes by rows with blocks of 256 rows: 1000 classes in float64 620 ms, class-major
+   715; in float32 310, 310, with 3 MiB less. With 16 and 32 classes both ways are equal. */
+#define SMX_ROWS_FROM 65
 #include "smx_table.inc"

@@ -13,7 +13,12 @@
 #define SMX_DOT_ROWS(CB) 4
 /* Tiles of outer: rows x vectors. */
 #define SMX_OUTER_ROWS 2
+#define SMX_OUTER_WIDE 4
+/* Steps of a sum that starts from zero: a strip of 4 vectors takes 16 KiB of L1. */
+#define SMX_CHUNK 256
 #define SMX_OUTER_SHAPES(T) T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(2, 1) T(2, 2) T(2, 3) T(2, 4)
 /* Softmax of more classes goes row by row: where the two ways cost the same (bench/). */
 #define SMX_COLS_MAX 64
+/* The fused loop never goes by rows: not measured. */
+#define SMX_ROWS_FROM (1 << 30)
 #include "smx_table.inc"

@@ -7,6 +7,9 @@
 #define SMX_DOT_ROWS(CB) 4
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
 #define SMX_OUTER_ROWS 6
+#define SMX_OUTER_WIDE 5
+/* Steps of a sum that starts from zero: a strip of 5 vectors takes 20 KiB of L1. */
+#define SMX_CHUNK 256
 #define SMX_OUTER_SHAPES(T)                                                                      \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)                              \
     T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(2, 5) T(2, 6) T(2, 7) T(2, 8)                              \
@@ -15,4 +18,6 @@
     T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)
 /* Softmax of more classes goes row by row: not measured, as the baseline. */
 #define SMX_COLS_MAX 64
+/* The fused loop never goes by rows: not measured. */
+#define SMX_ROWS_FROM (1 << 30)
 #include "smx_table.inc"
