@@ -341,6 +341,29 @@ def test_linear_cross_entropy_with_grad_out(kernels, case, form):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape",
+    # Small ones, many classes, and rows (also of a power of two) apart by more than a page.
+    [(1, 1), (1, 9), (10, 1), (8, 10), (10, 409), (96, 42), (97, 42), (300, 17), (1000, 64),
+     (64, 4096), (21, 1024), (20000, 21)],
+    ids=str,
+)  # fmt: skip
+def test_columns_are_rows_to_the_bit(kernels, rng, dtype, shape):
+    columns = rng.normal(0, 3, shape).astype(dtype)
+    rows = np.ascontiguousarray(columns.T)
+    for f in (kernels.softmax, kernels.log_softmax):
+        expected = np.ascontiguousarray(f(rows, 1).T)
+        for axis in (0, -2):
+            assert_same_bits(f(columns, axis), expected)
+        assert_same_bits(f(columns[:, None], 0)[:, 0], expected)
+        out = np.empty_like(columns)
+        assert f(columns, 0, out=out) is out
+        assert_same_bits(out, expected)
+    for axis in (0, -2):
+        assert_same_bits(kernels.logsumexp(columns, axis), kernels.logsumexp(rows, 1))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (409, 10), (40, 100), (4, 1000)], ids=str)
 def test_small_cross_entropy_is_that_of_any_size(kernels, rng, dtype, reduction, shape):
