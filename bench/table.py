@@ -23,7 +23,7 @@ from typing import Any
 from benchlib import options as shared
 
 #: What is measured beside the workloads, in processes of its own.
-FOOTPRINT = ("import", "workspace")
+FOOTPRINT = ("import", "workspace", "peak")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, nargs="+", default=[1, 2][:cpus], help="threads of every "
         "contender, a run for each number (default: 1, then 2 with two CPUs)")  # fmt: skip
     add("--only", action="append", default=[], help="only workloads whose name or size starts so; "
-        "import and workspace count as workloads (may be repeated)")  # fmt: skip
+        "import, workspace and peak count as workloads (may be repeated)")  # fmt: skip
     add("--library", action="append", default=[], help="only this library's contenders "
         "(may be repeated)")  # fmt: skip
     add("--align", choices=("numpy", "64"), default="numpy", help="where arrays start: 16 bytes "
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
                 raise
             print(f"\ninterrupted after {len(records)} of {len(chosen)} workloads", flush=True)
         described["threads of"] = runner.threads_found()
-        _write(options, records, _footprint(options, apart), described)
+        _write(options, records, _footprint(options, settings, apart), described)
     finally:
         runner.close()
         ceiling.close()
@@ -134,9 +134,9 @@ def _ceilings(ceiling: Any) -> dict[str, str]:
     return listed
 
 
-def _footprint(options: argparse.Namespace, wanted: list[str]) -> dict[str, Any]:
-    """Measure the import, and the workspace for which there is a target."""
-    from benchlib import footprint, targets, workloads
+def _footprint(options: argparse.Namespace, settings: Any, wanted: list[str]) -> dict[str, Any]:
+    """Measure the import, the workspace for which there is a target, and peak memory."""
+    from benchlib import footprint, peak, targets, workloads
 
     found: dict[str, Any] = {}
     if "import" in wanted:
@@ -152,6 +152,9 @@ def _footprint(options: argparse.Namespace, wanted: list[str]) -> dict[str, Any]
                 for isa in softmax_ext.available_isas()
                 if isa != "baseline" and (not options.isa or isa in options.isa)
             }
+    if "peak" in wanted:
+        chosen = workloads.select(list(peak.WORKLOADS), tiny=options.smoke, whole=True)
+        found["peak"] = {workload.name: peak.measure(workload, settings) for workload in chosen}
     return found
 
 
@@ -168,7 +171,7 @@ def _write(
     footprint: dict[str, Any],
     described: dict[str, Any],
 ) -> None:
-    from benchlib import report, targets
+    from benchlib import peak, report, targets
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -185,9 +188,10 @@ def _write(
         }
         json.dump(written, file, indent=1)
     goals = targets.markdown(reached)
-    text = report.markdown(records, described, goals, before, names)
+    peaks = peak.markdown(footprint.get("peak", {}))
+    text = report.markdown(records, described, goals, before, names, peaks)
     (out / f"table-{tag}.md").write_text(text, encoding="utf-8")
-    print(f"\n{report.summary(records, before)}\n\n{goals}", flush=True)
+    print(f"\n{report.summary(records, before)}\n\n{goals}\n\n{peaks}", flush=True)
     print(f"\nwritten to {out}/table-{tag}.md", flush=True)
 
 

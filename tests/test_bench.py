@@ -127,6 +127,46 @@ def test_by_default_one_thread_and_two_are_measured_and_compared(tmp_path):
     assert {t["isa"] for t in second["targets"] if t["against"] == "one thread"} == wanted
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_peak_memory_is_measured_in_processes_of_their_own(tmp_path):
+    done = run(
+        BENCH / "table.py", "--smoke", "--threads", 1, "--out", tmp_path, "--only", "peak",
+        "--library", "ours", "--library", "numpy", "--library", "reference",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "table-1-thread-part-smoke.json").read_text(encoding="utf-8"))
+    ((name, found),) = written["footprint"]["peak"].items()
+    assert name == "linear_cross_entropy_with_grad/vocab-50k"
+    assert [r["name"] for r in found] == [f"ours [{ISAS[0]}]", "reference", "NumPy"]
+    report = (tmp_path / "table-1-thread-part-smoke.md").read_text(encoding="utf-8")
+    assert "## Peak memory" in report
+    assert all(f"| {r['name']} " in report and r["seconds"] > 0 for r in found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_peak_memory_is_what_a_call_holds(benchlib, monkeypatch):
+    base, contenders, peak = (benchlib(name) for name in ("contenders.base", "contenders", "peak"))
+    (workload,) = benchlib("workloads").select(list(peak.WORKLOADS), tiny=True, whole=True)
+
+    def build(workload, data):
+        # Larger than what C's library keeps for later when it is freed.
+        made = np.ones(40 << 20, np.uint8)
+
+        def call():
+            held = np.ones(90 << 20, np.uint8)
+            return held[: 36 << 20].copy(), made
+
+        return base.Job(call, base.one)
+
+    for name, library, least in [("NumPy", "numpy", 166), ("PyTorch", "torch", 126)]:
+        contender = contenders.Contender(name, library, build)
+        monkeypatch.setattr(peak, "contenders_of", lambda *_, c=contender: [c])
+        settings = benchlib("runners").Settings(1, (library,))
+        found = peak._measure_here(workload, name, settings)
+        # Linux counts pages in lots.
+        assert (least - 1) << 20 <= found["bytes"] <= (least + 12) << 20
+
+
 def test_sweep_is_written(tmp_path):
     pytest.importorskip("matplotlib")
     done = run(BENCH / "sweep.py", "--smoke", "--isa", ISAS[-1], "--out", tmp_path)

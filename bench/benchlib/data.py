@@ -47,6 +47,13 @@ def empty(shape: tuple[int, ...], dtype: Any, align: str) -> NDArray[Any]:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def empty_like(array: NDArray[Any], align: str) -> NDArray[Any]:
+    """Return an uninitialised array of the same shape, dtype and order as a logits' array."""
+    if array.flags.c_contiguous:
+        return empty(array.shape, array.dtype, align)
+    return empty(array.T.shape, array.dtype, align).T
+
+
 def make(workload: Workload, align: str = "numpy") -> Data:
     """Make the inputs of `workload`, from Fashion-MNIST where its images fit, else random."""
     rng = np.random.default_rng(0)
@@ -94,7 +101,11 @@ def _make_logits(workload: Workload, align: str, rng: np.random.Generator) -> Da
             _placed(rng.dirichlet(np.ones(shape[1]), shape[0]), dtype, align) for _ in range(2)
         )
     else:
-        data.logits = _placed(rng.normal(scale=8.0, size=shape), dtype, align)
+        logits = rng.normal(scale=8.0, size=shape)
+        if workload.columns:
+            data.logits = _placed(logits.T, dtype, align).T
+        else:
+            data.logits = _placed(logits, dtype, align)
         data.y = rng.integers(0, shape[1], shape[0])
     return data
 

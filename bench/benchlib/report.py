@@ -37,6 +37,13 @@ above 100 %: something else was running.
 """
 
 
+PEAKS = """\
+Each contender in a process of its own: how far it grows between the moment its inputs are there, in
+the form it likes, and the end of its first call, with the results; and the quickest of three calls
+after it, which took no turns with the others'.
+"""
+
+
 def seconds(value: float | None) -> str:
     """Write a duration with three significant digits and a unit that suits it."""
     if value is None:
@@ -195,11 +202,14 @@ def markdown(
     goals: str,
     one_thread: dict[str, Record] | None = None,
     pictures: Iterable[str] = (),
+    peaks: str = "",
 ) -> str:
-    """Return the whole report; `goals` is its table of targets."""
+    """Return the whole report; `goals` is its table of targets, `peaks` that of peak memory."""
     parts = ["# Benchmarks", "```\n" + "\n".join(environment.lines(described)) + "\n```", NOTES]
     if goals:
         parts += ["## Targets", goals]
+    if peaks:
+        parts += ["## Peak memory", PEAKS, peaks]
     parts.append("## Everybody's times")
     parts.append(summary(records, one_thread))
     parts += [f"![{name.rsplit('.', 1)[0]}]({name})" for name in pictures]

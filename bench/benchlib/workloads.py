@@ -29,6 +29,8 @@ class Workload:
         Whether the gradient with respect to X is asked for too.
     small : bool
         Whether this is a call whose cost is the call itself: then no ``out=``.
+    columns : bool
+        Whether the logits lie class by class, as for a softmax over the first axis.
     """
 
     op: str
@@ -42,6 +44,7 @@ class Workload:
     cold: bool = False
     with_dX: bool = False
     small: bool = False
+    columns: bool = False
 
     @property
     def name(self) -> str:
@@ -145,6 +148,11 @@ WORKLOADS: tuple[Workload, ...] = (
             (4096, 1000),
             (256, 50257),
         )
+    ),
+    *(
+        Workload(op, f"columns-{rows}x{classes}", rows, 0, classes, columns=True)
+        for op in ("softmax", "logsumexp")
+        for rows, classes in ((65536, 10), (4096, 100), (4096, 1000), (256, 50257))
     ),
     Workload("cross_entropy", "rows-65536x10", 65536, 0, 10),
     Workload("cross_entropy", "rows-4096x1000", 4096, 0, 1000),

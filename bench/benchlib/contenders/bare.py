@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchlib.contenders.base import Builder, Job, UnsuitedError
-from benchlib.data import Data, empty
+from benchlib.data import Data, empty, empty_like
 from benchlib.truth import Answer
 from benchlib.workloads import Workload
 
@@ -68,7 +68,7 @@ def _copy(workload: Workload, data: Data) -> Job:
     if workload.small:
         raise UnsuitedError("the call costs more than the copy")
     x = data.logits
-    out = empty(x.shape, workload.dtype, data.align)
+    out = empty_like(x, data.align)
 
     def run() -> Any:
         np.copyto(out, x)

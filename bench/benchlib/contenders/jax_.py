@@ -32,7 +32,14 @@ def _read_tuple(result: Any) -> Answer:
 
 
 def _of_logits(function: Callable[..., Any]) -> Builder:
-    return lambda workload, data: _job(function, _device(workload, data.logits))
+    def build(workload: Workload, data: Data) -> Job:
+        if not workload.columns:
+            return _job(lambda x: function(x, axis=1), _device(workload, data.logits))
+        # Its arrays have one order, so the class axis comes first.
+        first = _device(workload, data.logits.T)
+        return _job(lambda x: function(x, axis=0), first, lambda result: one(result.T))
+
+    return build
 
 
 def _loss(logits: Any, y: Any) -> Any:
@@ -119,9 +126,9 @@ def _epoch(workload: Workload, data: Data) -> Job:
 
 CONTENDERS: dict[str, dict[str, Builder]] = {
     "JAX": {
-        "softmax": _of_logits(lambda x: jax.nn.softmax(x, axis=-1)),
-        "log_softmax": _of_logits(lambda x: jax.nn.log_softmax(x, axis=-1)),
-        "logsumexp": _of_logits(lambda x: jax.nn.logsumexp(x, axis=-1)),
+        "softmax": _of_logits(jax.nn.softmax),
+        "log_softmax": _of_logits(jax.nn.log_softmax),
+        "logsumexp": _of_logits(jax.nn.logsumexp),
         "cross_entropy": _cross_entropy,
         "cross_entropy_with_grad": _cross_entropy_with_grad,
         "linear": _of_images(lambda X, W, b: X @ W + b),

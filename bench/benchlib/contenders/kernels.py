@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchlib.contenders.base import Builder, Job, UnsuitedError, batches, one
-from benchlib.data import Data, empty
+from benchlib.data import Data, empty, empty_like
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
 
@@ -41,7 +41,7 @@ def _elementwise(op: str) -> Any:
         function = getattr(kernels, op)
         if workload.small:
             return Job(partial(function, data.logits), one)
-        out = empty(data.logits.shape, workload.dtype, data.align)
+        out = empty_like(data.logits, data.align)
         return Job(partial(function, data.logits, out=out), one)
 
     return build

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchlib.contenders.base import Builder, Job, batches, one
-from benchlib.data import Data, draw_order, empty
+from benchlib.data import Data, draw_order, empty, empty_like
 from benchlib.truth import LEARNING_RATE
 from benchlib.workloads import Workload
 
@@ -25,7 +25,7 @@ def _softmax_rows(x: NDArray[Any], out: NDArray[Any]) -> None:
 
 def _softmax(workload: Workload, data: Data) -> Job:
     x = data.logits
-    out = empty(x.shape, workload.dtype, data.align)
+    out = empty_like(x, data.align)
 
     def run() -> NDArray[Any]:
         _softmax_rows(x, out)
@@ -49,7 +49,7 @@ def _log_softmax(workload: Workload, data: Data) -> Job:
 
 def _logsumexp(workload: Workload, data: Data) -> Job:
     x = data.logits
-    work = empty(x.shape, workload.dtype, data.align)
+    work = empty_like(x, data.align)
 
     def run() -> NDArray[Any]:
         largest = x.max(axis=1, keepdims=True)

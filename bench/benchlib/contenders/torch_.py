@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from benchlib.contenders.base import Builder, Job, UnsuitedError, batches
-from benchlib.data import Data, draw_order, empty
+from benchlib.data import Data, draw_order, empty_like
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
 from softmax_ext import torch as face
@@ -39,7 +39,7 @@ def _with_out(op: str) -> Builder:
         function = partial(getattr(torch, op), _logits(data), 1)
         if workload.small:
             return Job(function, _read)
-        out = torch.from_numpy(empty(data.logits.shape, workload.dtype, data.align))
+        out = torch.from_numpy(empty_like(data.logits, data.align))
         return Job(partial(function, out=out), _read)
 
     return build
