@@ -9,7 +9,9 @@ its inverse that is cheap to apply:
 * `blocks`: the classes turned to the axes in which the mean of K_i is diagonal, then one factor
   (D, D) for each of the turned classes, with the rows weighted by their own K_i. Turning matters:
   two classes that are easily confused have a soft direction, in which both move together.
-* `diagonal`: for many features, and sparse ones: their variances.
+* `whole`: the same with the products of different turned classes, where the matrix of all is small:
+  Newton's method.
+* `diagonal`: for many features: their variances.
 
 References
 ----------
@@ -40,8 +42,14 @@ CHUNK = 1024
 MOST_BYTES = 32 << 20
 # With more features no matrix (D, D) is made.
 MOST_FEATURES = 2048
+# With more parameters no matrix of all of them.
+MOST_WHOLE = 256
+# Rows of the sample at least, where there are matrices.
+LEAST_ROWS = 1000
+# Multiplications that take as long as NumPy takes to be called for a matrix, however small.
+CALLS = 1e6
 # Added to a matrix's diagonal, relative to its mean; more where it is not enough.
-JITTERS = (1e-9, 1e-6, 1e-3)
+JITTERS = (1e-6, 1e-3)
 
 
 class Curvature:
@@ -78,46 +86,67 @@ class Curvature:
         N, self.D = X.shape
         self.C = n_classes
         self.sparse = hasattr(X, "indptr")
-        self.has_moments = not self.sparse and self.D <= MOST_FEATURES
+        self.has_moments = self.D <= MOST_FEATURES
+        self.use_whole = (n_classes - 1) * (self.D + intercept) <= MOST_WHOLE
         self.use_blocks = (
             self.has_moments
             and n_classes <= MOST_BLOCKS
             and n_classes * (self.D + 1) ** 2 * 4 <= MOST_BYTES
         )
         per_feature = max(ROWS_PER_FEATURE, n_classes // 2 if self.use_blocks else 0)
-        wanted = max(per_feature * self.D, 4 * n_classes, 1000) if self.has_moments else 1000
+        wanted = max(per_feature * self.D, 4 * n_classes, LEAST_ROWS) if self.has_moments else 1000
         self.n_rows = min(N, wanted)
         n = min(N, CANDIDATES * self.n_rows, max(self.n_rows, MOST_BYTES // (8 * n_classes)))
         # One row somewhere in each of n equal parts: no rhythm of the labels can fool it.
         place = np.random.Generator(np.random.PCG64(0)).random(n)
         rows = np.minimum(((np.arange(n) + place) * (N / n)).astype(np.intp), N - 1)
-        self._rows = np.arange(N) if n == N or self.sparse else rows
+        self._rows = np.arange(N) if n == N else rows
         self._factors = factors[self._rows]
         self._factors /= self._factors.sum()
-        self._measure()
+        self._measure(factors / factors.sum())
 
     # What it costs, in multiplications --------------------------------------------------------
 
     def cost_shared(self) -> float:
-        # Half of what there are: BLAS goes at twice the kernels' speed here.
-        return float(self.n_rows * self.D**2 / 4 + 0.7 * self.D**3)
+        # Of float32 half of what there are: there BLAS goes at twice the kernels' speed.
+        part = self.dtype.itemsize / 8
+        products = part * (self.n_rows * self.D**2 / 2 + 1.4 * self.D**3)
+        return float(products + 8 * self.n_rows * self.D + 8 * CALLS)
 
     def cost_blocks(self) -> float:
         return self.C * self.cost_shared()
+
+    def cost_whole(self) -> float:
+        pairs = self.C * (self.C - 1) / 2
+        size = (self.C - 1) * (self.D + 1)
+        products = pairs * self.n_rows * self.D**2 + 1.4 * size**3
+        return float(products + 8 * pairs * self.n_rows * self.D + (pairs + 8) * CALLS)
 
     # The sample ---------------------------------------------------------------------------------
 
     def _chunks(self, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Any]]:
         for i in range(0, len(rows), CHUNK):
             part = slice(i, min(i + CHUNK, len(rows)))
-            yield part, self.X[rows[part]]
+            yield part, self._dense(rows[part]) if self.sparse else self.X[rows[part]]
 
-    def _measure(self) -> None:
+    def _dense(self, rows: NDArray[np.intp]) -> _Floats:
+        """Return some rows of a CSR matrix."""
+        X = self.X
+        begin = np.asarray(X.indptr)[rows].astype(np.intp)
+        lengths = np.asarray(X.indptr)[rows + 1].astype(np.intp) - begin
+        ends = np.cumsum(lengths)
+        entries = np.arange(ends[-1]) + np.repeat(begin - ends + lengths, lengths)
+        result = np.zeros((len(rows), self.D), self.dtype)
+        places = np.repeat(np.arange(len(rows)), lengths), X.indices[entries]
+        np.add.at(result, places, X.data[entries].astype(self.dtype))
+        return result
+
+    def _measure(self, all_factors: _Vector) -> None:
         """Find the features' means and deviations, to centre and scale by."""
         total, squares = np.zeros(self.D), np.zeros(self.D)
-        if hasattr(self.X, "indptr"):
+        if self.sparse:
             X = self.X
-            weights = np.repeat(self._factors, np.diff(X.indptr)) * X.data
+            weights = np.repeat(all_factors, np.diff(X.indptr)) * X.data
             total = np.bincount(X.indices, weights, self.D)
             weights *= X.data
             squares = np.bincount(X.indices, weights, self.D)
@@ -182,26 +211,46 @@ class Curvature:
         P = self._probabilities(theta)
         chosen, factors = self._choose(P)
         p = P[chosen].astype(np.float64)
-        # The first axis, along which all classes move together, has no curvature but the penalty's;
-        # without one there is nothing but rounding to follow.
         turn = np.linalg.eigh(_mean_K(p, factors))[1]
         weights = factors[:, None] * (p @ turn**2 - (p @ turn) ** 2)[:, 1:]
         weights = np.maximum(weights, 1e-9 * weights.mean())
         inverses = [f for f in self._factorised(chosen, weights) if f is not None]
         if len(inverses) < self.C - 1:
             return None
-        ridge = self._ridge()
-        of_first = np.divide(1, ridge, out=np.zeros_like(ridge), where=ridge > 0)
 
-        def apply(g: _Vector) -> _Vector:
-            turned = np.ascontiguousarray((g @ turn).T)
-            turned[0] *= of_first
-            for row, factor in zip(turned[1:], inverses, strict=True):
+        def apply(turned: _Vector) -> None:
+            for row, factor in zip(turned, inverses, strict=True):
                 row[:] = factor.T @ (factor @ row.astype(factor.dtype))
-            result: _Vector = turned.T @ turn.T
-            return result
 
-        return self._in_standard_form(apply)
+        return self._in_turned_form(turn, apply)
+
+    def whole(self, theta: _Vector) -> Preconditioner | None:
+        P = self._probabilities(theta)
+        chosen, factors = self._choose(P)
+        p = P[chosen].astype(np.float64)
+        turn = np.linalg.eigh(_mean_K(p, factors))[1]
+        axes = turn[:, 1:].T
+        means = p @ axes.T
+        n, width = len(axes), self.D + self.intercept
+        matrix = np.zeros((n, width, n, width))
+        for part, a in self._standardised(chosen):
+            wide = a.astype(np.float64)
+            for i in range(n):
+                for j in range(i + 1):
+                    weights = p[part] @ (axes[i] * axes[j]) - means[part, i] * means[part, j]
+                    weights *= factors[part]
+                    matrix[i, :, j] += (wide * weights[:, None]).T @ wide
+        for i in range(n):
+            for j in range(i):
+                matrix[j, :, i] = matrix[i, :, j]
+        factor = _inverse_factor(matrix.reshape(n * width, -1), np.tile(self._ridge(), n))
+        if factor is None:
+            return None
+
+        def apply(turned: _Vector) -> None:
+            turned[:] = (factor.T @ (factor @ turned.ravel())).reshape(turned.shape)
+
+        return self._in_turned_form(turn, apply)
 
     def diagonal(self) -> Preconditioner:
         """Centre and scale the features, and no more."""
@@ -209,6 +258,24 @@ class Curvature:
         inverse[: self.D, 0] += self.l2 * self.C / self.scale**2
         inverse = self.C / inverse
         return self._in_standard_form(lambda g: g * inverse)
+
+    def _in_turned_form(self, turn: _Vector, apply: Callable[[_Vector], None]) -> Preconditioner:
+        """Wrap what takes gradients (C - 1, D) of the turned classes but the first, in place.
+
+        Along the first axis all classes move together. There is no curvature but the penalty's, and
+        without one nothing but rounding to follow.
+        """
+        ridge = self._ridge()
+        of_first = np.divide(1, ridge, out=np.zeros_like(ridge), where=ridge > 0)
+
+        def wrapped(g: _Vector) -> _Vector:
+            turned = np.ascontiguousarray((g @ turn).T)
+            turned[0] *= of_first
+            apply(turned[1:])
+            result: _Vector = turned.T @ turn.T
+            return result
+
+        return self._in_standard_form(wrapped)
 
     def _in_standard_form(self, apply: Preconditioner) -> Preconditioner:
         """Wrap what takes gradients of centred and scaled features."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 try:
     from sklearn.base import _fit_context
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as _ScikitLearns
     from sklearn.preprocessing import LabelEncoder
     from sklearn.utils._param_validation import Interval, StrOptions
@@ -54,11 +56,13 @@ __all__ = ["LogisticRegression", "SoftmaxRegression"]
 
 _Array: TypeAlias = NDArray[Any]
 
-# Multiplications of a pass from which on curvature is estimated from a sample of the rows. Smaller
-# fits take milliseconds, and plain steps, which know sums over the rows only, go the same way for
-# dense and sparse X, and for a row given twice or weighted by 2, as scikit-learn's do.
-LARGE = 5_000_000
-
+_NOT_CONVERGED = {
+    "newton-cg": "newton-cg failed to converge at loss = {loss}. "
+    "Increase the number of iterations.",
+    "newton-cholesky": "Newton solver did not converge after {nit} iterations.",
+    "sag": "The max_iter was reached which means the coef_ did not converge",
+    "saga": "The max_iter was reached which means the coef_ did not converge",
+}
 _SOLVERS = _ScikitLearns._parameter_constraints["solver"][0].options
 
 
@@ -274,7 +278,11 @@ class LogisticRegression(_ScikitLearns):
         of_class = compute_class_weight(
             self.class_weight, classes=self.classes_, y=y, sample_weight=sample_weight
         )
+        if of_class.min() < 0:
+            raise ValueError(f"class_weight: {of_class.min()}, wanted numbers of at least 0")
         weight *= of_class[np.searchsorted(self.classes_, y)]
+        if not weight.any():
+            raise ValueError("class_weight: every row's class has the weight 0")
         return weight
 
     def _penalties(self) -> tuple[float, float]:
@@ -376,7 +384,6 @@ class LogisticRegression(_ScikitLearns):
             for call in tell:
                 call(state)
 
-        entries = X.data.size if hasattr(X, "indptr") else X.size
         result = minimize(
             X,
             target,
@@ -389,15 +396,23 @@ class LogisticRegression(_ScikitLearns):
             tol=self.tol,
             max_iter=self.max_iter,
             callback=callback if tell else None,
-            precondition=entries * W.shape[1] >= LARGE,
             **options,
         )
         if task is not None:
             task.end_step()
         if result.status == MAX_ITER:
-            _check_optimize_result("lbfgs", result, self.max_iter)
+            total = X.shape[0] if weight is None else weight.sum()
+            self._warn_of_max_iter(result, result.fun / total)
         self.n_iter_ = np.array([result.nit], np.int32)
         return result.W, result.b
+
+    def _warn_of_max_iter(self, result: FitResult, loss: float) -> None:
+        """Say it in the words of scikit-learn's solver, which filters may be looking for."""
+        text = _NOT_CONVERGED.get(self.solver)
+        if text is None:
+            _check_optimize_result("lbfgs", result, self.max_iter)
+        else:
+            warnings.warn(text.format(loss=loss, nit=result.nit), ConvergenceWarning, stacklevel=2)
 
     def _printer(self) -> Callable[[FitResult], None] | None:
         return _print_iteration if self.verbose else None

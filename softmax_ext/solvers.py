@@ -264,9 +264,9 @@ def minimize(
     convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
 
     The first Hessian is an estimate from a sample of the rows (see `softmax_ext.curvature`): with
-    dense X of up to 2048 features the weighted second moments of the features, for each class by
-    itself as soon as the fit has cost as much as that does; otherwise their variances. With l1
-    there is none.
+    up to 2048 features the weighted second moments of the features, for each class by itself as
+    soon as the fit has cost as much as that does, or where it is small the whole Hessian; otherwise
+    their variances. With l1 there is none.
 
     References
     ----------
@@ -526,10 +526,15 @@ class _Pairs:
         self._SY = np.zeros((MEMORY, MEMORY))
         self._YZ = np.zeros((MEMORY, MEMORY))
         self._first: Preconditioner | None = None
+        self._first_step = FIRST_STEP
         self._applied: tuple[_Vector, _Vector] | None = None
 
-    def set_first(self, first: Preconditioner) -> None:
+    def set_first(self, first: Preconditioner, newton: bool = False) -> None:
+        """Begin with another inverse Hessian; for Newton's method, without memory."""
         self._first, self._applied = first, None
+        self._first_step = 1.0 if newton else FIRST_STEP
+        if newton:
+            self._order.clear()
         if self._Z is self._Y:
             self._Z = np.zeros_like(self._Y)
         n = len(self._order)
@@ -541,9 +546,9 @@ class _Pairs:
         """Return the length to try first."""
         if self._order:
             return 1.0
-        return (
-            FIRST_STEP if self._first is not None else min(1.0, 1 / float(np.abs(direction).sum()))
-        )
+        if self._first is not None:
+            return self._first_step
+        return min(1.0, 1 / float(np.abs(direction).sum()))
 
     def forget(self) -> bool:
         """Forget all steps; return whether there were any."""
@@ -624,37 +629,46 @@ class _Schedule:
     def __init__(self, objective: _Objective) -> None:
         self.objective = objective
         self.curvature = objective.curvature()
-        # What comes next.
-        self._shared = self.curvature.has_moments
-        self._cost = self.curvature.cost_shared()
+        # Whether one with products of features is still to come, and what the next one costs.
+        self._first_to_come = self.curvature.has_moments
+        if not self._first_to_come:
+            self._cost = math.inf
+        elif self.curvature.use_whole:
+            self._cost = self.curvature.cost_whole()
+        else:
+            self._cost = self.curvature.cost_shared()
         # When the last one was made.
         self._nfev = self._nit = 0
         self._value = math.inf
 
     def update(self, model: _Pairs, nit: int, theta: _Vector, value: float) -> None:
+        first = self._next(nit, theta, value)
+        if first is None and nit == 0:
+            model.set_first(self.curvature.diagonal())
+        elif first is not None:
+            model.set_first(first, newton=self.curvature.use_whole)
+
+    def _next(self, nit: int, theta: _Vector, value: float) -> Preconditioner | None:
         curvature, objective = self.curvature, self.objective
-        if nit == 0:
-            model.set_first(curvature.diagonal())
         spent = (objective.nfev - self._nfev) * objective.cost
-        if self._shared:
+        if self._first_to_come:
             # In few passes it is always worth it.
-            if spent + 5 * objective.cost < self._cost:
-                return
-            first = curvature.shared(theta)
-            self._shared, self._cost = False, curvature.cost_blocks()
-        elif (
-            curvature.use_blocks
-            and spent >= self._cost
-            and nit >= self._nit + 3
-            and value < 0.9 * self._value
-        ):
-            first = curvature.blocks(theta)
-            self._cost = 4 * curvature.cost_blocks()
+            due = spent + 5 * objective.cost >= self._cost
         else:
-            return
+            due = spent >= self._cost and (
+                curvature.use_whole or (nit >= self._nit + 3 and value < 0.9 * self._value)
+            )
+        if not due:
+            return None
         self._nfev, self._nit, self._value = objective.nfev, nit, value
-        if first is not None:
-            model.set_first(first)
+        first_to_come, self._first_to_come = self._first_to_come, False
+        if curvature.use_whole:
+            return curvature.whole(theta)
+        if first_to_come:
+            self._cost = curvature.cost_blocks() if curvature.use_blocks else math.inf
+            return curvature.shared(theta)
+        self._cost = 4 * curvature.cost_blocks()
+        return curvature.blocks(theta)
 
 
 def _search(

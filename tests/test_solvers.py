@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from softmax_ext import SoftmaxModel, reference
-from softmax_ext.solvers import minimize
+from softmax_ext import SoftmaxModel, kernels, reference
+from softmax_ext.solvers import _Objective, minimize
 
 
 def make_data(n=300, d=6, c=4, seed=5):
@@ -84,6 +84,61 @@ def test_few_steps_where_features_are_correlated_and_badly_scaled():
         passes[precondition] = result.nfev
     assert passes[True] < 100
     assert passes[False] > 1000
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_small_problems_are_solved_by_newtons_steps(intercept):
+    """Of few rows all are in the sample: the preconditioner is the inverse of the Hessian."""
+    rng = np.random.default_rng(4)
+    X, y = make_data(n=200, d=5, c=3)
+    scale = 10.0 ** np.arange(-2, 3)
+    X = (X + 1) * scale
+    weight = rng.exponential(size=200)
+    W, b = rng.normal(size=(5, 3)) / scale[:, None] / 10, rng.normal(size=3) if intercept else None
+    objective = _Objective(X, y, W, b, 2.0, 0.0, weight, 1.0, 0.0, kernels)
+    theta = objective.start
+    gradient = objective(theta)[1]
+
+    def along(e):
+        change = np.zeros(theta.size)
+        change[e] = 1e-5
+        change = change.reshape(theta.shape)
+        return (objective(theta + change)[1] - objective(theta - change)[1]).ravel() / 2e-5
+
+    hessian = np.array([along(e) for e in range(theta.size)])
+    step = objective.curvature().whole(theta)(gradient)
+    # A common shift of the intercepts changes nothing: the Hessian times the step is what counts.
+    np.testing.assert_allclose(hessian @ step.ravel(), gradient.ravel(), rtol=1e-3, atol=1e-6)
+    result = solve(X, y, l2=2.0, intercept=intercept, sample_weight=weight, tol=1e-10)
+    assert result.success
+    assert result.nfev < 30
+    assert solve(X, y, l2=2.0, intercept=intercept, precondition=False).nfev > 300
+
+
+def test_sparse_rows_are_in_the_sample_as_dense_ones_are():
+    sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(900, 60)) * (rng.random((900, 60)) < 0.2) * 10.0 ** rng.uniform(-2, 2, 60)
+    y = np.argmax(X[:, :10] / X[:, :10].std(axis=0) + rng.gumbel(size=(900, 10)), axis=1)
+    X[7] = 0
+    csr = sparse.csr_array(X)
+    # Each entry in two parts, and a row without any.
+    parts = sparse.csr_array(
+        (np.repeat(csr.data / 2, 2), np.repeat(csr.indices, 2), csr.indptr * 2), shape=csr.shape
+    )
+    assert (np.diff(csr.indptr) == 0).any()
+    theta = np.zeros((61, 10))
+    gradient = rng.normal(size=(61, 10))
+    steps = []
+    for x in (X, csr, parts):
+        objective = _Objective(x, y, theta[:60], theta[60], 1.0, 0.0, None, 1.0, 0.0, kernels)
+        objective(theta)
+        steps.append(objective.curvature().shared(theta)(gradient))
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-6, atol=1e-9)
+    # Their sums of squares are others: what is scaled by hardly matters.
+    np.testing.assert_allclose(steps[2], steps[0], rtol=1e-3, atol=1e-2)
+    passes = [solve(csr, y, l2=1.0, tol=1e-6, precondition=p).nfev for p in (True, False)]
+    assert 4 * passes[0] < passes[1]
 
 
 def test_loose_tolerance_is_no_excuse_for_stopping_far_above_the_optimum():
