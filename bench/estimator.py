@@ -3,7 +3,7 @@
 
     python bench/estimator.py                        all three, one thread
     python bench/estimator.py --only epoch fit       some of them
-    python bench/estimator.py --rows 1000000         rows to predict (at 800 classes)
+    python bench/estimator.py --rows 100000          rows to predict (at 800 classes)
 
 Contenders take turns; times are medians. Memory is what a process of its own grows by at its
 highest, above the data and the fitted estimator.
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from benchlib import threads
 
-FEATURES, CLASSES = 32, 800
+FEATURES, CLASSES = 64, 800
 PEERS = {"ours": "softmax_ext.sklearn", "scikit-learn": "sklearn.linear_model"}
 
 
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--threads", type=int, default=1, help="threads (default: 1)")
     add("--rounds", type=int, default=9, help="turns of each contender (default: 9)")
-    add("--rows", type=int, default=200_000, help="rows to predict (default: 200000)")
+    add("--rows", type=int, default=1_000_000, help="rows to predict (default: 1000000)")
     add(
         "--only",
         nargs="+",

@@ -12,6 +12,7 @@ its inverse that is cheap to apply:
 * `whole`: the same with the products of different turned classes, where the matrix of all is small:
   Newton's method.
 * `diagonal`: for many features: their variances.
+* `scales`: with an L1 penalty, the second moments of the features by themselves.
 
 References
 ----------
@@ -258,6 +259,13 @@ class Curvature:
         inverse[: self.D, 0] += self.l2 * self.C / self.scale**2
         inverse = self.C / inverse
         return self._in_standard_form(lambda g: g * inverse)
+
+    def scales(self) -> Preconditioner:
+        """Scale the features, and keep them and the signs of a gradient apart."""
+        inverse = np.ones((self.D + self.intercept, 1))
+        inverse[: self.D, 0] = self.scale**2 + self.mean**2 + self.l2 * self.C
+        inverse = self.C / inverse
+        return lambda gradient: gradient * inverse
 
     def _in_turned_form(self, turn: _Vector, apply: Callable[[_Vector], None]) -> Preconditioner:
         """Wrap what takes gradients (C - 1, D) of the turned classes but the first, in place.

@@ -94,7 +94,8 @@ class LogisticRegression(_ScikitLearns):
     verbose : int, optional
         Above 0: a line for each iteration.
     random_state
-        Nothing is random here: equal calls give the same bits, whatever the number of threads.
+        Nothing is random here: equal calls give the same bits, whatever the number of threads of
+        the kernels. Another number of threads of NumPy's BLAS may change the last digits.
 
     Attributes
     ----------

@@ -266,7 +266,7 @@ def minimize(
     The first Hessian is an estimate from a sample of the rows (see `softmax_ext.curvature`): with
     up to 2048 features the weighted second moments of the features, for each class by itself as
     soon as the fit has cost as much as that does, or where it is small the whole Hessian; otherwise
-    their variances. With l1 there is none.
+    their variances. With l1 it is the second moments of dense features by themselves.
 
     References
     ----------
@@ -464,8 +464,12 @@ def _lbfgs(
     objective.check_start(value, gradient)
     steepest = objective.subgradient(theta, gradient)
     model = _Pairs(theta.shape, objective.dtype)
-    # Within an orthant a preconditioner that mixes features leads astray.
-    schedule = _Schedule(objective) if precondition and not objective.l1 else None
+    schedule = None
+    if precondition and not objective.l1:
+        schedule = _Schedule(objective)
+    elif precondition and not hasattr(objective.X, "indptr"):
+        # Within an orthant a preconditioner that mixes features leads astray.
+        model.set_first(objective.curvature().scales())
     search = _search_orthant if objective.l1 else _search
     nit = 0
 

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import pickle
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -379,6 +380,75 @@ def test_predict_holds_no_scores(rng):
     finally:
         tracemalloc.stop()
     assert peak < 2e6  # the scores are 40 MB, the labels and their indices 0.3 MB
+
+
+FIT_OF_BYTES = """
+import resource
+import warnings
+import numpy as np
+from softmax_ext import curvature
+from softmax_ext.sklearn import SoftmaxRegression
+
+rng = np.random.default_rng(0)
+y = np.arange(60000) % 10
+X = rng.integers(0, 100, (60000, 784), np.uint8)
+X += rng.integers(0, 12, (10, 784), np.uint8)[y]
+X[::3] += rng.integers(0, 100, 784, np.uint8)
+most = []
+original = curvature.Curvature.blocks
+
+def blocks(self, theta):
+    most.append(1)
+    return original(self, theta)
+
+curvature.Curvature.blocks = blocks
+warnings.simplefilter("ignore")
+model = SoftmaxRegression(x_scale=1 / 255, max_iter=25, tol=0.0)
+
+def fit(rows):
+    model.fit(X[:rows], y[:rows])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = fit(500)
+most.clear()
+print(fit(60000) - before, len(most))
+"""
+
+
+def test_a_fit_of_images_in_bytes_takes_64_mib_at_most():
+    pytest.importorskip("resource")
+    done = subprocess.run(
+        [sys.executable, "-c", FIT_OF_BYTES], capture_output=True, text=True, check=True
+    )
+    grown, times = map(int, done.stdout.split())
+    assert times > 0  # the largest preconditioner was made
+    assert grown <= 64 << 20
+
+
+@both
+def test_ctrl_c_ends_a_fit_and_leaves_the_last_one(cls, digits, monkeypatch):
+    X, y = digits
+    model = cls(tol=1e-3).fit(X, y)
+    coef = model.coef_.copy()
+    original, calls = sx.kernels.linear_cross_entropy_with_grad, []
+
+    def interrupted(*args, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return original(*args, **options)
+
+    monkeypatch.setattr(sx.kernels, "linear_cross_entropy_with_grad", interrupted, raising=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(calls) == 4
+    assert_same_bits(model.coef_, coef)
+    monkeypatch.undo()
+    assert_same_bits(model.fit(X, y).coef_, coef)
 
 
 # In scikit-learn's company -----------------------------------------------------------------------

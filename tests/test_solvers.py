@@ -115,6 +115,17 @@ def test_small_problems_are_solved_by_newtons_steps(intercept):
     assert solve(X, y, l2=2.0, intercept=intercept, precondition=False).nfev > 300
 
 
+def test_l1_takes_few_passes_however_the_features_are_scaled():
+    rng = np.random.default_rng(9)
+    X, y = make_data(n=2000, d=20, c=4)
+    y = np.where(rng.random(2000) < 0.2, rng.integers(0, 4, 2000), y)
+    X = X * 10.0 ** rng.uniform(-3, 3, 20)
+    fits = [solve(X, y, l1=1.0, tol=0.0, max_iter=40, precondition=p) for p in (True, False)]
+    best = solve(X, y, l1=1.0, tol=0.0, max_iter=3000).fun
+    assert fits[0].fun < 1.001 * best
+    assert fits[1].fun > 1.01 * best
+
+
 def test_sparse_rows_are_in_the_sample_as_dense_ones_are():
     sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(6)
