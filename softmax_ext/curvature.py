@@ -97,7 +97,8 @@ class Curvature:
         per_feature = max(ROWS_PER_FEATURE, n_classes // 2 if self.use_blocks else 0)
         wanted = max(per_feature * self.D, 4 * n_classes, LEAST_ROWS) if self.has_moments else 1000
         self.n_rows = min(N, wanted)
-        n = min(N, CANDIDATES * self.n_rows, max(self.n_rows, MOST_BYTES // (8 * n_classes)))
+        candidates = CANDIDATES if self.has_moments else 1
+        n = min(N, candidates * self.n_rows, max(self.n_rows, MOST_BYTES // (8 * n_classes)))
         # One row somewhere in each of n equal parts: no rhythm of the labels can fool it.
         place = np.random.Generator(np.random.PCG64(0)).random(n)
         rows = np.minimum(((np.arange(n) + place) * (N / n)).astype(np.intp), N - 1)
