@@ -138,9 +138,9 @@ def _train(args: argparse.Namespace) -> int:
     for path in (args.model_out, checkpoint):
         if os.path.isdir(path):
             raise IsADirectoryError(f"{path}: a folder; name a file in it")
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        _make_folder(os.path.dirname(path) or ".")
     if args.report is not None:
-        os.makedirs(args.report, exist_ok=True)
+        _make_folder(args.report)
 
     listeners = [] if args.quiet else [make_progress()]
     if args.solver == "lbfgs":
@@ -176,6 +176,19 @@ def _train(args: argparse.Namespace) -> int:
         os.unlink(run.checkpoint)  # has done its duty
     print(f"test accuracy {test_score.accuracy:.4f}")
     return 0
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder, where it is missing, and see whether files can be written there."""
+    import tempfile
+
+    os.makedirs(path, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        why = f"nothing can be written there ({error.strerror}); choose another folder"
+        raise OSError(error.errno, why, path) from error
 
 
 @contextlib.contextmanager
@@ -658,7 +671,7 @@ def _score(model: SoftmaxModel, part: Part) -> tuple[Score, NDArray[np.intp]]:
 def _score_table(scores: list[tuple[str, Score]]) -> str:
     lines = ["          examples  loss (nats)  accuracy"]
     lines += [
-        f"{name:<8}{s.n_examples:>10}{s.loss:>13.4f}{s.accuracy:>10.4f}" for name, s in scores
+        f"{name:<8}{s.n_examples:>10}  {s.loss:>11.4f}  {s.accuracy:>8.4f}" for name, s in scores
     ]
     return "\n".join(lines)
 

@@ -71,7 +71,7 @@ examples:
   softmax-ext train --data two-by-two
       a first model, of cats, chickens and dogs, in a second
   softmax-ext train --report report
-      ten epochs on Fashion-MNIST, and a folder with pictures of what was learnt
+      ten epochs on Fashion-MNIST, and a folder with pictures of what it learnt
   softmax-ext evaluate model.npz
   softmax-ext predict model.npz photo.jpg --resize --invert
 
@@ -81,7 +81,7 @@ _TRAIN_EXAMPLES = """\
 examples:
   softmax-ext train
       ten epochs on Fashion-MNIST; the model goes to model.npz
-  softmax-ext train --epochs 20 --learning-rate 0.05 --momentum 0.9 --report report
+  softmax-ext train --epochs 20 --learning-rate 0.05 --report report
       with other settings, and a folder with report.md and pictures
   softmax-ext train --solver lbfgs --C 0.01
       to the regularised optimum, that of scikit-learn's LogisticRegression
@@ -92,9 +92,10 @@ examples:
   softmax-ext train --resume
       goes on where Ctrl-C, or worse, stopped the training
 
-An .npz holds train_images and train_labels, x_train and y_train, or X and y; if there are
-test_images and test_labels (x_test and y_test, X_test and y_test), the test is on them, and
-class_names names the classes. A folder holds the four IDX files under MNIST's names.
+An .npz holds train_images and train_labels, x_train and y_train, or X and y.
+The test is on test_images and test_labels (x_test and y_test, X_test and
+y_test), if they are there, and class_names names the classes. A folder holds
+the four IDX files under MNIST's names.
 """
 _EVALUATE_EXAMPLES = """\
 examples:
@@ -104,7 +105,7 @@ examples:
 _PREDICT_EXAMPLES = """\
 examples:
   softmax-ext predict model.npz images.npy > labels.csv
-  softmax-ext predict model.npz t10k-images-idx3-ubyte.gz --format json --out labels.json
+  softmax-ext predict model.npz t10k-images-idx3-ubyte.gz --format json
   softmax-ext predict model.npz photo.jpg --resize --invert
       a dark thing on a bright ground; Fashion-MNIST has bright things on black
 """

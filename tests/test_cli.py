@@ -1033,6 +1033,8 @@ def test_bad_command_line_has_status_2_and_writes_nothing(run, words, part):
         ([*TWO, "--model-out", "folder"], "folder: a folder; name a file in it"),
         ([*TWO, "--model-out", "text/m.npz"], "text"),
         ([*TWO, "--report", "text"], "text: File exists"),
+        ([*TWO, "--model-out", "/proc/m.npz"], "/proc: nothing can be written there ("),
+        ([*TWO, "--report", "/proc"], "/proc: nothing can be written there ("),
         (["evaluate", "nowhere.npz"], "nowhere.npz: no such file; name a model"),
         (["evaluate", "text"], "text: not an .npz file"),
         (["evaluate", "m.npz", "--data", "two-by-two"], "its 3 classes (cat, chicken, dog)"),
@@ -1089,9 +1091,11 @@ def test_failures_of_other_kinds_are_one_line_too(run, monkeypatch, error, messa
 
 
 @pytest.mark.parametrize("name", ["", "train", "evaluate", "predict", "data", "bench", "info"])
-def test_help_comes_with_examples_that_parse(run, name):
+def test_help_comes_with_examples_that_parse(run, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, err = run(*([name] if name else []), "--help")
     assert (status, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
     if not name:
         assert all(command in out for command in ("train", "evaluate", "predict", "info"))
     examples = re.findall(rf"^  softmax-ext ({name or '[a-z]+'})( .*)?$", out, flags=re.M)
