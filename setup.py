@@ -3,8 +3,10 @@
 Everything else is in pyproject.toml. src/ holds C sources, not a Python package.
 """
 
+import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -41,15 +43,19 @@ class BuildWithLeaves(build_ext):
     """Compiles each stub with its own flags, then the extension with them linked in."""
 
     def build_extension(self, ext):
+        def compile_stub(name):
+            return self.compiler.compile(
+                [f"src/smx_{name}.c"],
+                output_dir=self.build_temp,
+                include_dirs=["src"],
+                extra_postargs=COMMON_FLAGS + LEAF_FLAGS + TABLES[name],
+                depends=ext.depends,
+            )
+
         try:
-            for name, flags in TABLES.items():
-                ext.extra_objects += self.compiler.compile(
-                    [f"src/smx_{name}.c"],
-                    output_dir=self.build_temp,
-                    include_dirs=["src"],
-                    extra_postargs=COMMON_FLAGS + LEAF_FLAGS + flags,
-                    depends=ext.depends,
-                )
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for objects in pool.map(compile_stub, TABLES):
+                    ext.extra_objects += objects
             super().build_extension(ext)
         except Exception as error:
             raise SystemExit(NO_COMPILER.format(error)) from error
