@@ -495,8 +495,8 @@ cdef class Softmax:
     cdef _run(self, idx lo, idx hi, real *tag):
         cdef bint small = self.c <= self.k.cols_max or self.c < self.k.lanes
         cdef idx lanes = self.k.lanes, c = self.c
-        # Of rows that are side by side, whole cache lines.
-        cdef idx line = 64 // <idx>sizeof(real) if self.xb == sizeof(real) else 1
+        # Of rows that are side by side, two whole cache lines, which come together.
+        cdef idx line = 128 // <idx>sizeof(real) if self.xb == sizeof(real) else 1
         cdef idx most = max(rows_per_block(c, sizeof(real), lanes), line)
         cdef idx rb = min(most, round_up(hi - lo, lanes))
         cdef idx ldc = rb if small else odd_lines(c, sizeof(real))

@@ -37,6 +37,16 @@ def one(result: Any) -> Answer:
     return (np.asarray(result),)
 
 
+def classes_along(workload: Workload, data: Data) -> tuple[NDArray[Any], int]:
+    """Return the logits as a user has them, in C order, and the axis of the classes."""
+    return (data.logits.T, 0) if workload.columns else (data.logits, -1)
+
+
+def one_from(workload: Workload) -> Callable[[Any], Answer]:
+    """Return what reads the single result of a function of `classes_along`."""
+    return (lambda result: (np.asarray(result).T,)) if workload.columns else one
+
+
 def batches(data: Data) -> Callable[[], NDArray[np.intp]]:
     """Return a function that gives the next minibatch's rows, for ever."""
     return cycle(data.batches).__next__

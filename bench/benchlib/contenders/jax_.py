@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchlib.contenders.base import Builder, Job, batches, one
+from benchlib.contenders.base import Builder, Job, batches, classes_along, one, one_from
 from benchlib.data import Data, draw_order
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
@@ -33,11 +33,8 @@ def _read_tuple(result: Any) -> Answer:
 
 def _of_logits(function: Callable[..., Any]) -> Builder:
     def build(workload: Workload, data: Data) -> Job:
-        if not workload.columns:
-            return _job(lambda x: function(x, axis=1), _device(workload, data.logits))
-        # Its arrays have one order, so the class axis comes first.
-        first = _device(workload, data.logits.T)
-        return _job(lambda x: function(x, axis=0), first, lambda result: one(result.T))
+        x, axis = classes_along(workload, data)
+        return _job(lambda x: function(x, axis=axis), _device(workload, x), one_from(workload))
 
     return build
 

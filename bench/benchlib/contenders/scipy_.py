@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import special
 
-from benchlib.contenders.base import Builder, Job, one
+from benchlib.contenders.base import Builder, Job, classes_along, one, one_from
 from benchlib.data import Data
 from benchlib.workloads import Workload
 from softmax_ext import special as face
@@ -17,8 +17,11 @@ def _family(module: Any) -> dict[str, Builder]:
     """softmax, log_softmax and logsumexp of SciPy or of our face of it."""
 
     def builder(op: str) -> Builder:
-        function = getattr(module, op)
-        return lambda workload, data: Job(partial(function, data.logits, axis=-1), one)
+        def build(workload: Workload, data: Data) -> Job:
+            x, axis = classes_along(workload, data)
+            return Job(partial(getattr(module, op), x, axis=axis), one_from(workload))
+
+        return build
 
     return {op: builder(op) for op in ("softmax", "log_softmax", "logsumexp")}
 

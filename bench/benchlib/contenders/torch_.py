@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from benchlib.contenders.base import Builder, Job, UnsuitedError, batches
+from benchlib.contenders.base import (
+    Builder,
+    Job,
+    UnsuitedError,
+    batches,
+    classes_along,
+    one_from,
+)
 from benchlib.data import Data, draw_order, empty_like
 from benchlib.truth import LEARNING_RATE, Answer
 from benchlib.workloads import Workload
@@ -36,17 +43,19 @@ def _with_out(op: str) -> Builder:
     """softmax and log_softmax: into a tensor made beforehand, but for small calls."""
 
     def build(workload: Workload, data: Data) -> Job:
-        function = partial(getattr(torch, op), _logits(data), 1)
+        x, axis = classes_along(workload, data)
+        function = partial(getattr(torch, op), torch.from_numpy(x), axis)
         if workload.small:
-            return Job(function, _read)
-        out = torch.from_numpy(empty_like(data.logits, data.align))
-        return Job(partial(function, out=out), _read)
+            return Job(function, one_from(workload))
+        out = torch.from_numpy(empty_like(x, data.align))
+        return Job(partial(function, out=out), one_from(workload))
 
     return build
 
 
 def _logsumexp(workload: Workload, data: Data) -> Job:
-    return Job(partial(torch.logsumexp, _logits(data), 1), _read)
+    x, axis = classes_along(workload, data)
+    return Job(partial(torch.logsumexp, torch.from_numpy(x), axis), one_from(workload))
 
 
 def _cross_entropy(workload: Workload, data: Data, functional: Any = F) -> Job:
@@ -106,7 +115,8 @@ def _our_fused(X: Any, W: Any, b: Any, y: Any) -> Any:
 
 def _our_softmax(op: str) -> Builder:
     def build(workload: Workload, data: Data) -> Job:
-        return Job(partial(getattr(face, op), _logits(data), 1), _read)
+        x, axis = classes_along(workload, data)
+        return Job(partial(getattr(face, op), torch.from_numpy(x), axis), one_from(workload))
 
     return build
 
