@@ -237,7 +237,7 @@ def picture(everything: dict[str, dict[str, Any]], path: Path) -> None:
         ax.set_ylim(1e-6, 10)
         ax.grid(alpha=0.3)
     axes[0][0].set_ylabel("objective above the lowest, relative")
-    axes[0][0].legend(loc="upper right")
+    axes[0][0].legend(loc="lower left", fontsize="small")
     figure.savefig(path, dpi=80)
 
 
