@@ -117,7 +117,8 @@ cdef class SparsePass(LinearPass):
             r = at.row - first
             begin = load_int(ptr + row[at.row] * ptr_size, self.ptr_code)
             end = load_int(ptr + (row[at.row] + 1) * ptr_size, self.ptr_code)
-            if begin < 0 or end > self.nnz or end - begin < at.done:
+            # In this order: of the least int64, end - begin would be positive.
+            if begin < 0 or end < begin or end > self.nnz or end - begin < at.done:
                 bad[0] = at.row
                 return 0
             begin += at.done
