@@ -909,8 +909,8 @@ cdef idx RESIDENT_BYTES = 8 << 20
 cdef idx PANEL_BYTES = 512 << 10
 
 
-# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB of
-# float32, which stay in L2.
+# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB
+# of float32, which stay in L2.
 cdef idx TURNED = 256
 
 
@@ -1243,8 +1243,8 @@ cdef class LinearPass:
 
     cdef void add_outer(self, idx n, idx c0, idx c1, real *L, idx ld, real *G, idx ldg,
                         const void **xp, double *db, real *acc, smx_ahead *ahead) noexcept nogil:
-        """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the classes
-        c0 to c1."""
+        """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the
+        classes c0 to c1."""
         cdef idx c = c0, m, step = TURNED if self.by_rows else c1 - c0
         cdef real *g = G
         while c < c1:
@@ -1520,9 +1520,9 @@ cdef class PanelGradient:
         cdef double total
         cdef LinearPass p = self.p
         cdef real *losses = NULL if p.losses is None else <real *>cnp.PyArray_DATA(p.losses)
+        cdef real *L = <real *>self.w.L + r * (self.w.ld if p.by_rows else 1)
         with nogil:
-            total = p.losses_of[real](n, rows, <real *>self.w.L + r * (self.w.ld if p.by_rows else 1),
-                                      self.w.ld,
+            total = p.losses_of[real](n, rows, L, self.w.ld,
                                       <real *>self.w.mx + r, <real *>self.w.ls + r,
                                       <real *>self.w.scale + r, losses)
             n_correct = count_correct(p.t, n, &rows)

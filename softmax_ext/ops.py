@@ -745,11 +745,10 @@ class Kernels:
         instead, and with dX up to 8 times a block's rows. With AVX2 and more than 64 classes a
         C-ordered W stays where it is, unless dX or an x_scale is wanted. For D x C = 784 x 10:
         0.1 MiB; 768 x 1000: 10.5 MiB (float64: 21), with AVX2 7.6 (15.1); 768 x 50257 with dX:
-        62 MiB. Another thread adds what
-        it works on: a block, and dW once more. Pieces up to 16 MiB are kept for the next call and
-        never shared by calls at the same time; with `out`, nothing else is allocated. For a sparse
-        X: 4 MiB of G; W and dW once more unless they are C-ordered and a row fills a vector; dW
-        once more above 65536 rows.
+        62 MiB. Another thread adds what it works on: a block, and dW once more. Pieces up to 16 MiB
+        are kept for the next call and never shared by calls at the same time; with `out`, nothing
+        else is allocated. For a sparse X: 4 MiB of G; W and dW once more unless they are C-ordered
+        and a row fills a vector; dW once more above 65536 rows.
 
         Examples
         --------

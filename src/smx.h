@@ -85,8 +85,9 @@ typedef struct {
                         const void *const *W, const void *b, void *L, smx_idx ldl,
                         smx_ahead *ahead);
 
-    /* The same as logits, to the bit, for a few rows where turning W would cost more than the work: x (n, d)
-       of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
+    /* The same as logits, to the bit, for a few rows where turning W would cost more than the work:
+       x (n, d) of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L
+       written. */
     void (*logits_few)(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                        const void *W, double scale, const void *b, void *L, smx_idx ldl);
 

@@ -6,6 +6,7 @@ that are stored as 0, columns in any order and columns that come twice are in al
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -462,6 +463,34 @@ def test_hostile_matrices(compiled):
         with pytest.raises(ValueError, match="^X: (column index|indptr goes)"):
             compiled.predict(csr, p.W)
     assert 100 < refused < 290
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wants mprotect")
+def test_the_least_int64_in_indptr_reads_nothing_outside():
+    """end - begin overflows there. Behind the indices lies a page that must not be touched."""
+    run_python("""
+import ctypes, mmap
+from types import SimpleNamespace
+import numpy as np
+import softmax_ext as sx
+
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 2 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(start + page), page, 0) == 0
+indices = np.frombuffer(memory, np.int64, 4, page - 32)
+X = SimpleNamespace(
+    data=np.ones(4), indices=indices, indptr=np.array([1, -(2**63)]), shape=(1, 3)
+)
+try:
+    sx.linear(X, np.ones((3, 2)))
+except ValueError as error:
+    assert "indptr" in str(error), error
+else:
+    raise AssertionError("taken")
+libc.mprotect(ctypes.c_void_p(start + page), page, 3)
+""")
 
 
 # Faces -------------------------------------------------------------------------------------------
