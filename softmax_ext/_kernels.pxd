@@ -9,7 +9,8 @@ cdef extern from "smx.h":
 
     ctypedef struct smx_ahead:
         const void *const *rows
-        smx_idx n, bytes, row, at, calls
+        smx_idx n, bytes, calls, row
+        const char *at
 
     ctypedef struct smx_leaves:
         smx_idx lanes

@@ -1187,7 +1187,7 @@ cdef class LinearPass:
             w.ahead[r] = self.x_data + i * self.xr
         w.coming.rows = w.ahead
         w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
-        w.coming.row = w.coming.at = 0
+        w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
         if self.job == GRADIENT:
             w.coming.calls += (self.c + TURNED - 1) // TURNED if self.by_rows else 1

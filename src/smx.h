@@ -36,8 +36,12 @@ enum smx_type { SMX_REAL, SMX_F32, SMX_U8 };
 typedef struct {
     const void *const *rows; /* n rows of so many bytes */
     smx_idx n, bytes;
-    smx_idx row, at; /* how far it has come */
-    smx_idx calls;   /* of leaves still to come, which share what is left */
+    smx_idx calls; /* of leaves still to come, which share what is left */
+    /* The leaves' own, 0 at first: how far it has come, the bytes of a step, and the steps that are
+       left of the row. */
+    smx_idx row;
+    const char *at;
+    smx_idx step, left;
 } smx_ahead;
 
 typedef struct {
