@@ -1024,7 +1024,8 @@ cdef class LinearPass:
         self.panel = (self.c + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
-        self.row_block = self.k.row_block if self.c <= 64 else 256
+        self.row_block = (self.k.row_block if self.c <= 64 else
+                          128 if self.c <= 256 and not self.by_rows else 256)
         if not self.panelled:
             self.keep_W(dX is not None)
 

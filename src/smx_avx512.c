@@ -11,8 +11,9 @@
 #define SMX_OUTER_WIDE 5
 /* Each tile of outer reads its strip: a copy in L1 loses 10 % at 10 classes and gains none at 100. */
 #define SMX_KEEP_STRIPS 0
-/* Steps of a sum that starts from zero: a strip of 4 vectors takes 32 KiB of L1. */
-#define SMX_CHUNK 128
+/* Steps of a sum that starts from zero: with 128, the sums of 1000 classes come from L3 too often (10 % of
+   the outer product). */
+#define SMX_CHUNK 256
 #define SMX_OUTER_SHAPES(T)                                                                      \
     T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)                              \
     T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(2, 5) T(2, 6) T(2, 7) T(2, 8)                              \
