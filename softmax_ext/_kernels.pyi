@@ -74,6 +74,7 @@ class SmallCrossEntropy:
 
 @disjoint_base
 class LinearPass:
+    shared: bool
     @property
     def panelled(self) -> bool: ...
     @property

@@ -195,7 +195,7 @@ cdef class Target:
     total: the denominator of the gradient (1 for a sum).
     """
     cdef cnp.ndarray array, weight_array, sample_array
-    cdef bint hard
+    cdef bint hard, plain   # plain: labels, and every row counts 1
     cdef const char *data
     cdef idx sa, sb, sc, nb
     cdef int code
@@ -221,6 +221,7 @@ cdef class Target:
         self.sample = (NULL if sample_weight is None
                        else <const double *>cnp.PyArray_DATA(sample_weight))
         self.smoothing = label_smoothing
+        self.plain = hard and weight is None and sample_weight is None and label_smoothing == 0
         self.c = n_classes
         self.total = 1
         self.smooth_sum = 0
@@ -249,7 +250,7 @@ cdef class Target:
         Returns (total, n_bad): the rows' weights added up, and the position of the first label
         that is neither in [0, C) nor ignored, or -1.
         """
-        cdef idx n, i, r, bad = -1
+        cdef idx n, i, r, bad = -1, ignored = 0
         cdef int64_t y
         cdef double total = 0
         cdef const int64_t *pick = NULL
@@ -260,6 +261,15 @@ cdef class Target:
         with nogil:
             if not self.hard and self.sample == NULL:
                 total = n
+            elif self.plain and self.nb == 1:
+                for i in range(n):
+                    y = self.label(i if pick == NULL else pick[i], 0)
+                    if y == self.ignore:
+                        ignored += 1
+                    elif y < 0 or y >= self.c:
+                        bad = i
+                        break
+                total = n - ignored
             else:
                 for i in range(n):
                     r = i if pick == NULL else pick[i]
@@ -364,6 +374,12 @@ cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
     """
     cdef idx r, c
     cdef double w, total
+    cdef real share = <real>(1 / t.total)
+    if t.plain:
+        for r in range(n):
+            rows.pick[r] = rows.smooth[r] = rows.sum[r] = 1
+            scale[r] = share
+        return
     for r in range(n):
         w = t.row_weight(rows.a[r], rows.b[r])
         rows.smooth[r] = w
@@ -389,8 +405,6 @@ cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
     """
     cdef idx r, c
     cdef double u, t_c, m
-    for r in range(n):
-        rows.loss[r] = 0
     if t.hard:
         for r in range(n):
             rows.loss[r] = rows.pick[r] * (<double>mx[r] - <double>L[r * sr + rows.label[r] * sc])
@@ -406,6 +420,7 @@ cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
                                                               <double>L[r * sr + c * sc])
     else:
         for r in range(n):
+            rows.loss[r] = 0
             m = mx[r]
             for c in range(t.c):
                 t_c = t.soft(rows.a[r], rows.b[r], c)
@@ -417,7 +432,11 @@ cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc)
     """G -= the targets' share: what turns scaled probabilities into the gradient."""
     cdef idx r, c
     cdef double u
-    if t.hard:
+    cdef real share = <real>(1 / t.total)
+    if t.plain:
+        for r in range(n):
+            G[r * sr + rows.label[r] * sc] -= share
+    elif t.hard:
         for r in range(n):
             G[r * sr + rows.label[r] * sc] -= <real>(rows.pick[r] / t.total)
         if t.smoothing > 0:
@@ -979,9 +998,10 @@ cdef class LinearPass:
     cdef smx_leaves *k
     cdef int job, x_code
     cdef bint f64, direct, by_rows, w_direct
+    cdef public bint shared     # several threads take parts of this pass
     cdef readonly bint panelled
     cdef readonly idx row_block
-    cdef idx d, de, c, ldw, ldr, panel, n_panels, panel_bytes, size
+    cdef idx n_rows, d, de, c, ldw, ldr, panel, n_panels, panel_bytes, size
     cdef double x_scale
     cdef void *Wt
     cdef const void **wr
@@ -1005,6 +1025,8 @@ cdef class LinearPass:
         self.xr, self.xc = X.strides[0], X.strides[1]
         self.wd, self.wc = W.strides[0], W.strides[1]
         self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
+        self.n_rows = X.shape[0] if rows is None else rows.shape[0]
+        self.shared = False
         self.d, self.c = W.shape[0], W.shape[1]
         # Fewer features than lanes: rows are copied and padded with zeros to a full vector.
         self.de = max(self.d, self.k.lanes)
@@ -1096,6 +1118,8 @@ cdef class LinearPass:
     cdef _run(self, idx lo, idx hi, Accumulator acc, real *tag):
         cdef Block w = Block(self, self.dX is not None, self.panelled)
         cdef idx c = self.c, at = lo, n, p, c0, c1, bad = -1, n_correct = 0
+        # Where nobody else does what comes after hi, its first rows are fetched too.
+        cdef idx end = hi if self.shared else self.n_rows
         cdef real *L = <real *>w.L
         cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
         cdef double total = 0
@@ -1106,7 +1130,7 @@ cdef class LinearPass:
                 if bad >= 0 or n == 0:
                     continue
                 self.point[real](n, &w.rows, w.xp, <real *>w.xs)
-                ahead = self.look_ahead(at, hi, w)
+                ahead = self.look_ahead(at, end, w)
                 for p in range(self.n_panels):
                     c0, c1 = self.first_of(p), self.first_of(p + 1)
                     if self.panelled:
@@ -1470,7 +1494,7 @@ cdef class PanelGradient:
         self.w = Block(p, self.n_groups if p.dX is not None else 0, False)
         self.acc = Accumulator(p, with_db)
         self.at, self.bad = 0, -1
-        self.hi = p.X.shape[0] if p.rows is None else p.rows.shape[0]
+        self.hi = p.n_rows
 
     def next_block(self):
         """Take the next block; False when there is none (or a label is bad: see `bad`)."""

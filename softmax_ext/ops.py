@@ -644,11 +644,13 @@ class Kernels:
                 _check_matrix(p, x)
             work = max(1, _products(x, w))
             step = -(-max(1, SLICE_PRODUCTS // work) // p.row_block) * p.row_block
+            threaded = n * work >= THREADED_PRODUCTS
+            p.shared = threaded and threads.get_num_threads() > 1
             threads.run_slices(
                 -(-n // step),
                 lambda i: p.run(i * step, min(n, (i + 1) * step)),
                 lambda result: _refuse_bad(p, x, *result[2:]),
-                threaded=n * work >= THREADED_PRODUCTS,
+                threaded=threaded,
             )
         if out is not None and result is not out:
             np.copyto(out, result)
@@ -886,7 +888,9 @@ class Kernels:
             else:
                 total.add(acc)
 
-        threads.run_slices(-(-n // step), run, merge, threaded=n * work >= THREADED_PRODUCTS)
+        threaded = n * work >= THREADED_PRODUCTS
+        p.shared = threaded and threads.get_num_threads() > 1
+        threads.run_slices(-(-n // step), run, merge, threaded=threaded)
         if total is not None:
             p.finish(total, dW, db)
         return loss, n_correct
