@@ -835,17 +835,13 @@ cdef class CrossEntropy:
         lanes = round_up(kept, self.k.lanes)
         if kept:
             if small:
-                self.k.softmax_cols(SMX_STATS, lanes, c, block, ldl, NULL, NULL, NULL, 0, mx, ls)
+                self.k.argmax_cols(kept, c, block, ldl, mx, rows.arg)
                 deviations[real](self.t, kept, rows, block, sr, sc, mx)
-                if mode == SMX_PROB:
-                    self.k.softmax_cols(SMX_PROB, lanes, c, block, ldl, mx, scale, block, ldl,
-                                        NULL, NULL)
+                self.k.softmax_cols(mode, lanes, c, block, ldl, mx, scale, block, ldl, NULL, ls)
             else:
-                self.k.softmax_rows(SMX_STATS, kept, c, block, ldl, NULL, NULL, 0, mx, ls)
+                self.k.argmax_rows(kept, c, block, ldl, mx, rows.arg)
                 deviations[real](self.t, kept, rows, block, sr, sc, mx)
-                if mode == SMX_PROB:
-                    self.k.softmax_rows(SMX_PROB, kept, c, block, ldl, scale, block, ldl,
-                                        NULL, NULL)
+                self.k.softmax_rows(mode, kept, c, block, ldl, scale, block, ldl, NULL, ls)
             total = finish_losses[real](kept, rows, ls)
         if mode == SMX_PROB:
             subtract_targets[real](self.t, kept, rows, block, sr, sc)

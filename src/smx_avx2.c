@@ -2,6 +2,7 @@
 #define SMX_ISA avx2
 #define SMX_VBYTES 32
 #define SMX_X86 3
+#define SMX_FMA 1
 #define SMX_MM_PREFIX _mm256_
 /* Classes of a dot tile, and the rows it takes. 16 vector registers: up to 12 sums. */
 #define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)

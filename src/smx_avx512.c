@@ -2,6 +2,7 @@
 #define SMX_ISA avx512
 #define SMX_VBYTES 64
 #define SMX_X86 4
+#define SMX_FMA 1
 #define SMX_MM_PREFIX _mm512_
 /* Classes of a dot tile, and the rows it takes. 32 vector registers: up to 24 sums. */
 #define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)

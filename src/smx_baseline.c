@@ -7,6 +7,7 @@
 #else
 #define SMX_X86 0
 #endif
+#define SMX_FMA 0
 /* Classes of a dot tile, and the rows it takes. 16 vector registers, and no fused multiply-add:
    8 sums leave room for the products; 12 cost a fifth of the speed. */
 #define SMX_DOT_SHAPES(T) T(1) T(2)

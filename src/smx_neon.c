@@ -2,6 +2,7 @@
 #define SMX_ISA neon
 #define SMX_VBYTES 16
 #define SMX_X86 0
+#define SMX_FMA 1
 /* Classes of a dot tile, and the rows it takes. 32 vector registers: up to 24 sums. */
 #define SMX_DOT_SHAPES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 #define SMX_DOT_ROWS(CB) 4
