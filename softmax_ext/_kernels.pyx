@@ -307,6 +307,36 @@ def wrap_rows(cnp.ndarray rows, idx n):
     return bad
 
 
+def following(object rows, idx n):
+    """What comes after a slice of an array of int64 indices in [0, n), up to 64 of them, or None.
+
+    Minibatches are mostly slices of one permutation, so these are likely the next one's rows.
+    """
+    cdef cnp.ndarray part, whole, found
+    cdef idx i, most
+    cdef int64_t *after
+    cdef object base
+    if not cnp.PyArray_CheckExact(rows):
+        return None
+    base = rows.base
+    if not cnp.PyArray_CheckExact(base):
+        return None
+    part, whole = <cnp.ndarray>rows, <cnp.ndarray>base
+    if (not plain(part, 1) or not plain(whole, 1) or cnp.PyArray_TYPE(part) != cnp.NPY_INT64
+            or cnp.PyArray_TYPE(whole) != cnp.NPY_INT64 or not cnp.PyArray_ISALIGNED(part)):
+        return None
+    after = <int64_t *>cnp.PyArray_DATA(part) + part.shape[0]
+    most = min(64, <int64_t *>cnp.PyArray_DATA(whole) + whole.shape[0] - after)
+    if most <= 0:
+        return None
+    found = np.empty(most, np.int64)
+    memcpy(cnp.PyArray_DATA(found), after, most * 8)
+    for i in range(most):
+        if not 0 <= (<int64_t *>cnp.PyArray_DATA(found))[i] < n:
+            return found[:i]
+    return found
+
+
 def overlap(cnp.ndarray a, *others):
     """Whether the memory from a's first to its last byte meets that of another array."""
     cdef char *a_low
@@ -994,7 +1024,8 @@ cdef class LinearPass:
     cdef smx_leaves *k
     cdef int job, x_code
     cdef bint f64, direct, by_rows, w_direct
-    cdef public bint shared     # several threads take parts of this pass
+    cdef public bint shared        # several threads take parts of this pass
+    cdef public cnp.ndarray then   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
     cdef readonly idx row_block
     cdef idx n_rows, d, de, c, ldw, ldr, panel, n_panels, panel_bytes, size
@@ -1198,13 +1229,18 @@ cdef class LinearPass:
             xp[r] = xp[n - 1]
 
     cdef smx_ahead *look_ahead(self, idx at, idx hi, Block w) noexcept nogil:
-        """The rows of the next block (some may turn out to be ignored), for prefetching."""
+        """The rows of the next block (some may turn out to be ignored), for fetching ahead; after the
+        last block those of the next pass, if they are known."""
+        cdef const int64_t *pick = self.pick
         cdef idx r, i
+        if at >= self.n_rows and self.then is not None:
+            pick = <const int64_t *>cnp.PyArray_DATA(self.then)
+            at, hi = 0, self.then.shape[0]
         if not self.direct or at >= hi:
             return NULL
         w.coming.n = min(self.row_block, hi - at)
         for r in range(w.coming.n):
-            i = at + r if self.pick == NULL else self.pick[at + r]
+            i = at + r if pick == NULL else pick[at + r]
             w.ahead[r] = self.x_data + i * self.xr
         w.coming.rows = w.ahead
         w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)

@@ -828,6 +828,8 @@ class Kernels:
         if dX is not None:
             dX[...] = 0
         p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
+        if picked is not None:
+            p.then = _kernels.following(rows, n_all)
         if job == GRADIENT and isinstance(x, Csr):
             loss, n_correct = _run_sparse(p, x, n, w, cast(Array, dW), db, out is not None)
         else:

@@ -36,7 +36,7 @@ from tolerances import (
 )
 
 import softmax_ext
-from softmax_ext import reference
+from softmax_ext import _kernels, reference
 
 # W of more than 8 MiB is worked on in panels of classes.
 LARGE_W = [
@@ -446,3 +446,28 @@ def test_an_empty_minibatch(kernels, dtype):
         assert not result.dW.any()
         assert not result.db.any()
         assert result.dX.shape == (0, 7)
+
+
+def test_rows_that_follow_a_slice_are_found_for_fetching_ahead():
+    following = _kernels.following
+    order = np.random.default_rng(0).permutation(1000)
+    np.testing.assert_array_equal(following(order[:256], 1000), order[256:320])
+    np.testing.assert_array_equal(following(order[700:980], 1000), order[980:])
+    assert following(order[700:], 1000) is None  # nothing follows
+    assert following(order, 1000) is None  # no slice
+    for other in (order[:256:2], order[:256].astype(np.int32), order[256:0:-1], list(order[:9])):
+        assert following(other, 1000) is None
+    order[257], order[259] = 1000, -1  # only what can be fetched
+    np.testing.assert_array_equal(following(order[:256], 1000), order[256:257])
+
+
+def test_rows_that_follow_change_nothing(kernels):
+    problem = np.random.default_rng(0)
+    X = problem.normal(size=(300, 40)).astype(np.float32)
+    W = problem.normal(size=(40, 5)).astype(np.float32)
+    y, order = problem.integers(0, 5, 300), problem.permutation(300)
+    alone = kernels.linear_cross_entropy_with_grad(X, W, None, y, rows=order[:100].copy())
+    order[100] = 10**9
+    for part in (order[:100], np.append(order[:100], -5)[:100]):
+        r = kernels.linear_cross_entropy_with_grad(X, W, None, y, rows=part)
+        assert_same_bits(r.dW, alone.dW)
