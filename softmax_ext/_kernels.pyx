@@ -954,6 +954,9 @@ cdef idx RESIDENT_BYTES = 8 << 20
 cdef idx PANEL_BYTES = 512 << 10
 
 
+# Classes of a gradient that are turned at a time to be added to one in another layout.
+cdef idx FLIPPED = 32
+
 # By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB
 # of float32, which stay in L2.
 cdef idx TURNED = 256
@@ -1386,7 +1389,23 @@ cdef class LinearPass:
         if db is not None:
             self.finish_db(acc, db)
 
-    cdef finish_db(self, Accumulator acc, cnp.ndarray db):
+    def add_to(self, Accumulator acc, cnp.ndarray dW):
+        """dW += the gradient of W in an accumulator, whose sums are used up."""
+        cdef Scratch s = Scratch(FLIPPED * self.d * self.size)
+        cdef idx c0 = 0, c1
+        with nogil:
+            while c0 < self.c:
+                c1 = min(c0 + FLIPPED, self.c)
+                if self.f64:
+                    self.add_panel[double](c0, c1, <double *>acc.at + c0 * self.ldw,
+                                           <double *>s.at, dW)
+                else:
+                    self.add_panel[float](c0, c1, <float *>acc.at + c0 * self.ldw,
+                                          <float *>s.at, dW)
+                c0 = c1
+
+    def finish_db(self, Accumulator acc, cnp.ndarray db):
+        """db from an accumulator."""
         cdef idx j
         for j in range(self.c):
             if self.f64:
@@ -1479,8 +1498,8 @@ cdef class Accumulator:
     cdef idx n, c
     cdef bint f64
 
-    def __init__(self, LinearPass job, bint with_db):
-        self.n = 0 if job.panelled else job.c * job.ldw
+    def __init__(self, LinearPass job, bint with_dW, bint with_db):
+        self.n = job.c * job.ldw if with_dW else 0
         self.c, self.f64 = job.c, job.f64
         self.scratch = Scratch(self.n * job.size + (self.c * 8 if with_db else 0) + 128)
         self.at = <char *>self.scratch.take(self.n * job.size)
@@ -1524,7 +1543,7 @@ cdef class PanelGradient:
         self.p, self.dW = p, dW
         self.n_groups = min(8, p.n_panels)
         self.w = Block(p, self.n_groups if p.dX is not None else 0, False)
-        self.acc = Accumulator(p, with_db)
+        self.acc = Accumulator(p, False, with_db)
         self.at, self.bad = 0, -1
         self.hi = p.n_rows
 

@@ -52,6 +52,8 @@ THREADED_PRODUCTS = 1 << 24
 SLICE_ROWS = 1024
 # And at most so many, for more would lose float32's small gradients in their large sum.
 MOST_ROWS = 1 << 16
+# A gradient of W above this is added up in the result, for want of workspace, and by more rows.
+LARGE_BYTES = 1 << 20
 # An entry of a sparse X takes as long as so many multiplications, and so many more for each class:
 # it waits for memory (7 ns at 2 classes, 13 at 20, 60 at 100).
 ENTRY_PRODUCTS, ENTRY_CLASS_PRODUCTS = 200, 24
@@ -741,16 +743,16 @@ class Kernels:
         Notes
         -----
         With G = softmax(O) - Y per row: dW = x_scale * X^T G, db = sum of G, dX = x_scale * G W^T.
-        Rows are taken in blocks (64 up to 64 classes, else 256), whose logits stay in cache.
+        Rows are taken in blocks (64 up to 64 classes, else 128 or 256), whose logits stay in cache.
         Workspace: a block's logits, its rows of X if they have to be converted, W once more and dW
-        twice, each rounded up by at most a half; above 8 MiB of W three panels of 512 KiB a thread
-        instead, and with dX up to 8 times a block's rows. With AVX2 and more than 64 classes a
-        C-ordered W stays where it is, unless dX or an x_scale is wanted. For D x C = 784 x 10:
-        0.1 MiB; 768 x 1000: 10.5 MiB (float64: 21), with AVX2 7.6 (15.1); 768 x 50257 with dX:
-        62 MiB. Another thread adds what it works on: a block, and dW once more. Pieces up to 16 MiB
-        are kept for the next call and never shared by calls at the same time; with `out`, nothing
-        else is allocated. For a sparse X: 4 MiB of G; W and dW once more unless they are C-ordered
-        and a row fills a vector; dW once more above 65536 rows.
+        once (twice up to 1 MiB), each rounded up by at most a half; above 8 MiB of W three panels
+        of 512 KiB a thread instead, and with dX up to 8 times a block's rows. With AVX2 and more
+        than 64 classes a C-ordered W stays where it is, unless dX or an x_scale is wanted. For
+        D x C = 784 x 10: 0.2 MiB; 768 x 1000: 7.7 MiB (float64: 15.3), with AVX2 4.7 (9.3);
+        768 x 50257 with dX: 62 MiB. Another thread adds what it works on: a block, and dW once
+        more. Pieces up to 16 MiB are kept for the next call and never shared by calls at the same
+        time; with `out`, nothing else is allocated. For a sparse X: 4 MiB of G; W and dW once more
+        unless they are C-ordered and a row fills a vector; dW once more above 65536 rows.
 
         Examples
         --------
@@ -857,13 +859,15 @@ class Kernels:
         if job == GRADIENT and p.panelled:
             return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
         loss, n_correct = 0.0, 0
-        step = max(SLICE_ROWS, SLICE_PRODUCTS // max(1, work), min(-(-n // 64), MOST_ROWS))
+        large = dW is not None and dW.nbytes > LARGE_BYTES
+        least = 2 * SLICE_ROWS if large else SLICE_ROWS
+        step = max(least, SLICE_PRODUCTS // max(1, work), min(-(-n // 64), MOST_ROWS))
         if p.panelled:
             step = p.row_block
         step = -(-step // p.row_block) * p.row_block
 
         def accumulator() -> Any:
-            return _kernels.Accumulator(p, db is not None) if job == GRADIENT else None
+            return _kernels.Accumulator(p, True, db is not None) if job == GRADIENT else None
 
         if n <= step:
             total = accumulator()
@@ -878,6 +882,8 @@ class Kernels:
             return p.run(i * step, min(n, (i + 1) * step), acc), acc
 
         total = None
+        if large:
+            cast(Array, dW)[...] = 0
 
         def merge(result: tuple[Any, Any]) -> None:
             nonlocal loss, n_correct, total
@@ -885,16 +891,22 @@ class Kernels:
             _refuse_bad(p, x, *bad)
             loss += slice_loss
             n_correct += correct
-            if total is None:
+            if large:
+                p.add_to(acc, dW)
+            if total is None and not large:
                 total = acc
-            else:
+            elif acc is not None:
+                if total is None:
+                    total = _kernels.Accumulator(p, False, db is not None)
                 total.add(acc)
 
         threaded = n * work >= THREADED_PRODUCTS
         p.shared = threaded and threads.get_num_threads() > 1
         threads.run_slices(-(-n // step), run, merge, threaded=threaded)
-        if total is not None:
+        if total is not None and not large:
             p.finish(total, dW, db)
+        elif total is not None and db is not None:
+            p.finish_db(total, db)
         return loss, n_correct
 
     # ------------------------------------------------------------------ entropy and divergence

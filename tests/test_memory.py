@@ -80,7 +80,7 @@ def stated(shape, *, dtype="float32", x_dtype="float32", with_dX=False):
     size, block = np.dtype(dtype).itemsize, 64 if c <= 64 else 256
     W, X, logits = size * d * c, size * block * d, size * block * c
     converted = X if x_dtype != dtype else 0
-    big = 3 * (512 << 10) if W > 8 * MIB else 3 * W
+    big = 3 * (512 << 10) if W > 8 * MIB else 2 * W if W > MIB else 3 * W
     return 1.5 * (logits + converted + big + (8 * X if with_dX else 0)) + (64 << 10)
 
 
@@ -91,6 +91,7 @@ SHAPES = [
     ((3000, 784, 10), {"with_dX": True}),
     ((2000, 300, 300), {"dtype": "float64"}),
     ((600, 768, 1000), {}),
+    ((5000, 768, 400), {}),
     ((512, 500, 6000), {"with_dX": True}),
 ]
 
@@ -118,11 +119,11 @@ def test_the_process_grows_by_the_workspace_at_most(shape, options):
     ("shape", "options", "limit"),
     [
         ((60000, 784, 10), {}, 0.2),
-        ((8192, 768, 1000), {}, {"avx2": 7.6}.get(sx.Kernels().isa, 11)),
+        ((8192, 768, 1000), {}, {"avx2": 4.8}.get(sx.Kernels().isa, 7.8)),
         (
             (8192, 768, 1000),
             {"x_dtype": "float64", "dtype": "float64"},
-            {"avx2": 15.1}.get(sx.Kernels().isa, 22),
+            {"avx2": 9.4}.get(sx.Kernels().isa, 15.5),
         ),
         ((1024, 768, 50257), {"with_dX": True}, 64),
     ],
