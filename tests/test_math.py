@@ -286,20 +286,29 @@ def wide_logits(rng):
     return (rng.normal(size=(20_000, 10)) * 20).astype(np.float32)
 
 
-def test_two_sum_is_exact(rng):
-    x = wide_logits(rng)
+def test_reduced_argument_is_exact(rng):
+    x = wide_logits(rng).astype(np.float64)
     m = x.max(axis=1, keepdims=True)
-    d = x - m
-    t = d - x
-    error = (x - (d - t)) - (m + t)
-    assert d.dtype == error.dtype == np.float32
-    assert (d.astype(np.float64) + error == x.astype(np.float64) - m).all()
-    # At most half a unit of d; one half of the time not 0.
-    assert (np.abs(error) <= np.abs(d) * 2.0**-24).all()
-    assert np.count_nonzero(error) > 0.3 * error.size
+    k = np.rint(m / np.log(2) * 64) / 64
+    n = np.rint(x / np.log(2) - k)
+    ln2_hi = float.fromhex("0x1.62e4p-1")
+    r = x - (k + n) * ln2_hi  # exact in float64: 24, 16 and 15 bits of similar size
+    assert (np.abs(r) < 0.36).all()
+    rounded = r.astype(np.float32)
+    assert (r == rounded)[np.abs(x) >= 0.25].all()
+    assert (np.abs(r - rounded) <= 2.0**-26).all()
+    # The difference that other libraries form is not.
+    assert np.count_nonzero(x - m != (x - m).astype(np.float32)) > 0.3 * x.size
 
 
-def test_carried_error_keeps_softmax_within_4_ulp(compiled, rng):
+def test_far_differences_are_exact(rng):
+    m = np.float32(256) * np.exp2(rng.uniform(0, 20, 1000)).astype(np.float32)
+    below = rng.uniform(0, 104, 1000).astype(np.float32)
+    for m_, x in ((m, m - below), (-m, -m - below)):
+        assert (x - m_ == x.astype(np.float64) - m_).all()
+
+
+def test_reduction_keeps_softmax_within_4_ulp(compiled, rng):
     x = wide_logits(rng)
     right = reference.softmax(x.astype(np.float64))
     seen = right > np.finfo(np.float32).tiny
