@@ -245,3 +245,27 @@ print(*sorted(set(sys.modules) - before))
     ]
     lazy = {"datasets", "plots", "reference", "special", "sklearn", "torch", "cli"}
     assert not [name for name in loaded if name.removeprefix("softmax_ext.") in lazy]
+
+
+CLANG = {
+    "baseline": ["--target=x86_64-linux-gnu"],
+    "avx2": ["--target=x86_64-linux-gnu", "-mavx2", "-mfma"],
+    "avx512": ["--target=x86_64-linux-gnu", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq",
+               "-mavx512bw"],
+    "neon": ["--target=aarch64-linux-gnu"],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs Clang")
+@pytest.mark.parametrize("isa", CLANG)
+def test_clang_takes_every_instruction_set(isa):
+    """GCC compiles most of them whenever the package is built; Clang is stricter."""
+    done = subprocess.run(
+        ["clang", *CLANG[isa], "-std=gnu11", "-fsyntax-only", ROOT / f"src/smx_{isa}.c"],
+        capture_output=True,
+        text=True,
+    )
+    if "file not found" in done.stderr:
+        pytest.skip("no headers for this target")
+    assert not done.stderr
+    assert done.returncode == 0
