@@ -5,6 +5,8 @@ from typing import Any, final
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
+from .results import LinearCrossEntropyResult
+
 _Array = NDArray[Any]
 
 COMPILER: str
@@ -72,6 +74,23 @@ class SmallCrossEntropy:
         label_smoothing: object,
         with_grad: bool,
     ) -> tuple[Any, Any] | None: ...
+
+@final
+class SmallGradient:
+    def __init__(self, isa: str, result: type[LinearCrossEntropyResult]) -> None: ...
+    def __call__(
+        self,
+        X: object,
+        W: object,
+        b: object,
+        target: object,
+        ignore_index: object,
+        label_smoothing: object,
+        reduction: object,
+        x_scale: object,
+        rows: object,
+        out: object,
+    ) -> LinearCrossEntropyResult | None: ...
 
 @disjoint_base
 class LinearPass:
@@ -151,7 +170,7 @@ class SmallForward:
 
 @final
 class Accumulator:
-    def __init__(self, job: LinearPass, with_db: bool) -> None: ...
+    def __init__(self, job: LinearPass, with_dW: bool, with_db: bool) -> None: ...
     def add(self, other: Accumulator) -> None: ...
 
 @final

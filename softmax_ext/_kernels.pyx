@@ -1524,6 +1524,106 @@ cdef class Accumulator:
 
 
 @cython.final
+cdef class SmallGradient:
+    """linear_cross_entropy_with_grad of a minibatch and the plainest arguments at the least cost.
+
+    Returns None, having done nothing that counts, unless X, W and b are native C-contiguous ndarrays
+    of one floating type (X may be uint8), target and rows such arrays of integers and of int64, with
+    1 to 1024 rows whose labels and indices are right, and `out` is None or a tuple (or an earlier
+    result) whose arrays for W and b fit in the same way and overlap nothing.
+    """
+    cdef str isa
+    cdef type result
+
+    def __init__(self, str isa, type result):
+        self.isa, self.result = isa, result
+
+    def __call__(self, object X, object W, object b, object target, object ignore_index,
+                 object label_smoothing, object reduction, object x_scale, object rows, object out):
+        cdef cnp.ndarray x, w, y, picked, bias = None, dW = None, db = None
+        cdef int kind
+        cdef Target t
+        cdef LinearPass p
+        cdef Accumulator acc
+        cdef double total
+        cdef idx bad
+        if not (cnp.PyArray_CheckExact(rows) and cnp.PyArray_CheckExact(X)
+                and cnp.PyArray_CheckExact(W) and cnp.PyArray_CheckExact(target)
+                and type(ignore_index) is int and type(label_smoothing) is float
+                and label_smoothing == 0 and type(x_scale) is float and x_scale - x_scale == 0
+                and (reduction == "mean" or reduction == "sum")):
+            return None
+        x, w, y, picked = <cnp.ndarray>X, <cnp.ndarray>W, <cnp.ndarray>target, <cnp.ndarray>rows
+        kind = cnp.PyArray_TYPE(w)
+        if (not plain(x, 2) or not plain(w, 2) or not plain(y, 1) or not plain(picked, 1)
+                or (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64)
+                or (cnp.PyArray_TYPE(x) != kind and cnp.PyArray_TYPE(x) != cnp.NPY_UINT8)
+                or not cnp.PyArray_ISINTEGER(y) or cnp.PyArray_TYPE(picked) != cnp.NPY_INT64
+                or x.shape[1] != w.shape[0] or x.shape[0] != y.shape[0] or w.shape[1] == 0
+                or not 1 <= picked.shape[0] <= 1024
+                or not INT64_MIN < ignore_index < INT64_MAX):
+            return None
+        if b is not None:
+            if not cnp.PyArray_CheckExact(b):
+                return None
+            bias = <cnp.ndarray>b
+            if (not plain(bias, 1) or cnp.PyArray_TYPE(bias) != kind
+                    or bias.shape[0] != w.shape[1]):
+                return None
+        if out is None:
+            dW = cnp.PyArray_EMPTY(2, w.shape, kind, 0)
+            db = None if bias is None else cnp.PyArray_EMPTY(1, bias.shape, kind, 0)
+        else:
+            if type(out) is self.result:
+                out = out[1:3]
+            if (type(out) is not tuple or len(out) != 2
+                    or not fits(out[0], w) or (bias is None) != (out[1] is None)
+                    or (bias is not None and not fits(out[1], bias))
+                    or overlap(out[0], x, w, y)):
+                return None
+            dW, db = out
+            if bias is not None and (overlap(dW, bias, db) or overlap(db, x, w, y, bias)):
+                return None
+        picked = cnp.PyArray_NewCopy(picked, cnp.NPY_CORDER)
+        if wrap_rows(picked, x.shape[0]) >= 0:
+            return None
+        t = Target(y.reshape(-1, 1), True, w.shape[1], None, None, ignore_index, 0.0)
+        total, bad = t.scan(picked)
+        if bad >= 0:
+            return None
+        if reduction == "mean":
+            t.total = total
+        p = LinearPass(self.isa, GRADIENT, x, w, bias, x_scale, picked, t, None, None, None)
+        if p.panelled:
+            return None
+        p.then = following(rows, x.shape[0])
+        acc = Accumulator(p, True, bias is not None)
+        loss, n_correct, bad = p.run(0, picked.shape[0], acc)
+        if bad >= 0:  # a label has changed meanwhile
+            return None
+        p.finish(acc, dW, db)
+        if reduction == "mean":
+            loss = loss / total if total != 0 else NAN
+        return self.result(loss, dW, db, None, total, n_correct)
+
+
+cdef bint fits(object given, cnp.ndarray like) except -1:
+    """Whether a result can go there: an array of the same type, shape and layout."""
+    cdef cnp.ndarray a
+    cdef idx i
+    if not cnp.PyArray_CheckExact(given):
+        return False
+    a = <cnp.ndarray>given
+    if (not plain(a, cnp.PyArray_NDIM(like)) or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like)
+            or not cnp.PyArray_ISWRITEABLE(a)):
+        return False
+    for i in range(cnp.PyArray_NDIM(like)):
+        if cnp.PyArray_DIMS(a)[i] != cnp.PyArray_DIMS(like)[i]:
+            return False
+    return True
+
+
+@cython.final
 cdef class PanelGradient:
     """The gradient pass where W is too large to keep transposed: classes in panels.
 

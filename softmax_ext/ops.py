@@ -105,6 +105,7 @@ class Kernels:
         self._small_softmax = _kernels.SmallSoftmax(isa)
         self._small_cross_entropy = _kernels.SmallCrossEntropy(isa)
         self._small_forward = _kernels.SmallForward(isa)
+        self._small_gradient = _kernels.SmallGradient(isa, LinearCrossEntropyResult)
 
     def __repr__(self) -> str:
         return f"softmax_ext.Kernels({self.isa!r})"
@@ -767,6 +768,12 @@ class Kernels:
         array([[ 0.25, -0.25],
                [-0.25,  0.25]], dtype=float32)
         """
+        if rows is not None and weight is None and sample_weight is None and not with_dX:
+            quick = self._small_gradient(
+                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out
+            )
+            if quick is not None:
+                return quick
         return self._linear_cross_entropy(
             GRADIENT, X, W, b, target, weight, sample_weight, ignore_index, label_smoothing,
             reduction, x_scale, rows, with_dX, out,

@@ -471,3 +471,28 @@ def test_rows_that_follow_change_nothing(kernels):
     for part in (order[:100], np.append(order[:100], -5)[:100]):
         r = kernels.linear_cross_entropy_with_grad(X, W, None, y, rows=part)
         assert_same_bits(r.dW, alone.dW)
+
+
+def test_a_plain_minibatch_is_what_the_general_way_gives(kernels, rng):
+    """The quick way for plain arguments, against one that an ignored class weight keeps out."""
+    for dtype, x_dtype in (("f4", "f4"), ("f4", "u1"), ("f8", "f8")):
+        X = rng.integers(0, 255, (50, 20)).astype(x_dtype)
+        W, b = rng.normal(size=(20, 3)).astype(dtype), rng.normal(size=3).astype(dtype)
+        y, rows = rng.integers(0, 3, 50), rng.integers(-50, 50, 30)
+        y[rows[:4]] = -100
+        kernel = kernels.linear_cross_entropy_with_grad
+        for bias in (b, None):
+            for options in ({}, {"reduction": "sum"}, {"x_scale": 1 / 255}, {"ignore_index": 1}):
+                y_used = np.abs(y) % 3 if "ignore_index" in options else y
+                quick = kernel(X, W, bias, y_used, rows=rows, **options)
+                general = kernel(
+                    X, W, bias, y_used, rows=rows, sample_weight=np.ones(50), **options
+                )
+                for one, other in zip(quick, general, strict=True):
+                    assert type(one) is type(other)
+                    if one is not None:
+                        assert_same_bits(np.asarray(one), np.asarray(other))
+                again = kernel(X, W, bias, y_used, rows=rows, out=quick, **options)
+                assert again.dW is quick.dW
+                assert again.db is quick.db
+                assert_same_bits(again.dW, general.dW)
