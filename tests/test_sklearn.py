@@ -51,7 +51,7 @@ def expected_failures(estimator):
     if estimator.solver == "sgd":
         # Copies of a row are in minibatches of their own.
         return dict.fromkeys(WEIGHT_CHECKS, "minibatches are drawn from rows")
-    if math.inf == estimator.C:
+    if math.isinf(estimator.C):
         # The check's rows can be separated, so without a penalty there is no optimum, and where the
         # fit stops depends on last bits, which differ by instruction set: 1.1e-7 where 1e-7 may.
         return dict.fromkeys(WEIGHT_CHECKS, "no optimum without a penalty")
