@@ -1444,13 +1444,9 @@ cdef class SmallForward:
                 or x.shape[0] > 4 or x.shape[0] == 0 or w.shape[1] > 64 or w.shape[1] == 0
                 or x.shape[1] != w.shape[0] or not scale - scale == 0):
             return None
-        if b is not None:
-            if not cnp.PyArray_CheckExact(b):
-                return None
-            bias = <cnp.ndarray>b
-            if (not plain(bias, 1) or cnp.PyArray_TYPE(bias) != kind
-                    or bias.shape[0] != w.shape[1]):
-                return None
+        if not plain_bias(b, kind, w.shape[1]):
+            return None
+        bias = b
         shape[0], shape[1] = x.shape[0], w.shape[1]
         if job == PREDICT:
             out = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INTP, 0)
@@ -1466,6 +1462,12 @@ cdef class SmallForward:
 cdef inline bint plain(cnp.ndarray a, int ndim) noexcept:
     return (cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_IS_C_CONTIGUOUS(a)
             and cnp.PyArray_ISNOTSWAPPED(a))
+
+
+cdef inline bint plain_bias(object b, int kind, idx c):
+    return b is None or (
+        cnp.PyArray_CheckExact(b) and plain(<cnp.ndarray>b, 1)
+        and cnp.PyArray_TYPE(<cnp.ndarray>b) == kind and (<cnp.ndarray>b).shape[0] == c)
 
 
 cdef void small_forward(smx_leaves *k, int job, cnp.ndarray x, cnp.ndarray w, cnp.ndarray bias,
@@ -1563,13 +1565,9 @@ cdef class SmallGradient:
                 or not 1 <= picked.shape[0] <= 1024
                 or not INT64_MIN < ignore_index < INT64_MAX):
             return None
-        if b is not None:
-            if not cnp.PyArray_CheckExact(b):
-                return None
-            bias = <cnp.ndarray>b
-            if (not plain(bias, 1) or cnp.PyArray_TYPE(bias) != kind
-                    or bias.shape[0] != w.shape[1]):
-                return None
+        if not plain_bias(b, kind, w.shape[1]):
+            return None
+        bias = b
         if out is None:
             dW = cnp.PyArray_EMPTY(2, w.shape, kind, 0)
             db = None if bias is None else cnp.PyArray_EMPTY(1, bias.shape, kind, 0)
