@@ -618,9 +618,19 @@ def _kernels_name(kernels: Any) -> str:
 
 
 def _load(args: argparse.Namespace) -> Source:
+    from .model import check_finite
     from .sources import load_source
 
-    return load_source(args.data, labels=args.labels, root=args.root, download=not args.no_download)
+    source = load_source(
+        args.data, labels=args.labels, root=args.root, download=not args.no_download
+    )
+    for name, part in (("train", source.train), ("test", source.test)):
+        if part is not None and part.X.dtype.kind == "f":
+            try:
+                check_finite(part.X.reshape(len(part.X), -1), part.y)
+            except ValueError as error:
+                raise ValueError(f"{source.name}, the {name} part: {error}") from error
+    return source
 
 
 def _load_model(args: argparse.Namespace) -> SoftmaxModel:

@@ -349,6 +349,22 @@ def check_labels(target: NDArray[Any], n_classes: int) -> bool:
     return True
 
 
+def check_finite(X: Any, target: NDArray[Any]) -> None:
+    """Refuse NaN and infinity in the rows that count of X and of probabilities."""
+    # Times 0 they are NaN, in whatever form X is.
+    products = kernels_or_default(None).linear(X, np.zeros((X.shape[1], 1), np.float32))
+    for name, values in (("X", products), ("y", target)):
+        if values.ndim == 2:
+            bad = ~np.isfinite(values).all(axis=1)
+            if target.ndim == 1:
+                bad &= target != IGNORED_LABEL
+            if bad.any():
+                raise ValueError(
+                    f"{name}: row {bad.argmax()} has elements that are NaN or infinite, wanted "
+                    "finite ones"
+                )
+
+
 def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     """Return the share of rows that count whose predicted class is their target's."""
     labels = target.argmax(axis=1) if target.ndim == 2 else target

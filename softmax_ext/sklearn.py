@@ -964,7 +964,7 @@ class SoftmaxRegression(LogisticRegression):
 
 
 class _Trainer(Trainer):
-    def _report_divergence(self, row: HistoryRow) -> None:
+    def _report_divergence(self, row: HistoryRow, advice: str) -> None:
         raise ValueError(
             f"Floating-point under-/overflow occurred at epoch #{row.epoch}. A lower learning "
             "rate, or scaling input data with StandardScaler or MinMaxScaler, might help."

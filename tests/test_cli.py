@@ -265,6 +265,20 @@ def test_train_that_diverges_writes_no_model(run):
     assert not os.path.exists("model.npz")
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("command", [("train",), ("train", "--solver", "lbfgs"), ("evaluate",)])
+def test_data_that_is_not_finite_is_named(run, trained, command, part):
+    data = {f"{x}_{of}": np.ones((9, 4)) if x == "x" else np.arange(9) % 3
+            for x in "xy" for of in ("train", "test")}  # fmt: skip
+    data[f"x_{part}"][5, 2] = np.nan
+    np.savez("data.npz", **data)
+    model = (trained[0],) if command == ("evaluate",) else ()
+    status, _, err = run(*command, *model, "--data", "data.npz")
+    assert status == 1
+    assert f"error: data.npz, the {part} part: X: row 5 has elements that are NaN" in err
+    assert len(err.splitlines()) == 1
+
+
 # ------------------------------------------------------------------------------------- lbfgs
 
 
