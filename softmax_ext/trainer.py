@@ -687,9 +687,7 @@ class _Data:
             dtype = as_layer(self.X, model.W, model.b)[1].dtype
             self.target = as_target(target, target.shape, target.shape[:1], dtype)
         if sample_weight is not None:
-            self.sample_weight = weight = as_weights(
-                "sample_weight", sample_weight, (self.n_rows,)
-            )
+            self.sample_weight = weight = as_weights("sample_weight", sample_weight, (self.n_rows,))
             bad = ~((weight >= 0) & (weight < math.inf))
             if bad.any():
                 raise ValueError(
