@@ -1,4 +1,4 @@
-"""How outputs are written: the one place where this package opens a file to write to it.
+"""How outputs are written: the one place where this package writes files.
 
 A regular file is replaced whole, so that at every moment its name stands for the old content or
 for the new one. Whatever else a name leads to, a pipe, a device or a descriptor of this process
@@ -42,8 +42,7 @@ def regular_target(path: str | os.PathLike[str]) -> str | None:
     name = os.fsdecode(path)
     if _descriptor_meant(name) is not None:
         return None
-    # A link stays a link: the file it names is the one replaced.
-    target = os.path.realpath(name)
+    target = os.path.realpath(name)  # a link stays a link
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
@@ -123,7 +122,8 @@ def _create(start: str, mode: int) -> io.BufferedWriter:
     """A new file of a random name, locked: the lock ends with the process, however that ends."""
     while True:
         temporary = f"{start}{os.urandom(8).hex()}.tmp"
-        file = open(temporary, "xb", opener=functools.partial(os.open, mode=mode))  # noqa: SIM115
+        opener = functools.partial(os.open, mode=mode)
+        file = open(temporary, "xb", opener=opener)  # noqa: SIM115  (the caller closes it)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.path.exists(temporary):

@@ -176,8 +176,8 @@ def test_process_substitution(inputs):
     assert "model.checkpoint.npz" not in os.listdir()
 
 
-def test_nobody_is_waited_for_while_descriptors_of_folders_leak_not(inputs, capsys):
-    """A folder or a FIFO for a model: an error of one line that names it."""
+def test_a_folder_or_a_fifo_is_no_model_and_leaks_nothing(inputs, capsys):
+    """Nobody waits for the FIFO, and the error is one line that names what it is about."""
     os.mkdir("folder")
     os.mkfifo("fifo")
     before = os.listdir("/dev/fd")
