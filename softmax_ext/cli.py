@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
+from . import _files
 from .options import DEFAULT_CHECKPOINT, LBFGS_DEFAULTS, TRAINING_DEFAULTS, make_parser
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ def _train(args: argparse.Namespace) -> int:
     from .progress import make_progress
 
     _refuse_other_solver(args)
-    beside = f"{os.path.splitext(args.model_out)[0]}.checkpoint.npz"
+    # Nothing can lie beside a pipe or a device.
+    model_file = "model" if _files.regular_target(args.model_out) is None else args.model_out
+    beside = f"{os.path.splitext(model_file)[0]}.checkpoint.npz"
     checkpoint = beside if args.checkpoint is None else args.checkpoint
     if os.path.realpath(checkpoint) == os.path.realpath(args.model_out):
         args.parser.error(f"--checkpoint and --model-out: both are {checkpoint}")
@@ -136,9 +139,9 @@ def _train(args: argparse.Namespace) -> int:
     assert source.test is not None
     # What cannot be written is told before the training, not after it.
     for path in (args.model_out, checkpoint):
-        if os.path.isdir(path):
-            raise IsADirectoryError(f"{path}: a folder; name a file in it")
-        _make_folder(os.path.dirname(path) or ".")
+        target = _files.regular_target(path)
+        if target is not None:
+            _make_folder(os.path.dirname(target))
     if args.report is not None:
         _make_folder(args.report)
 
@@ -702,15 +705,8 @@ def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with _files.writing_text(path) as file:
+        yield file
 
 
 _COMMANDS = {

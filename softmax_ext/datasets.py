@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
 from .errors import DataFormatError
 
 if TYPE_CHECKING:
@@ -161,20 +162,19 @@ class _IdxContent:
             raise DataFormatError(f"{self.name}: the content is longer than its header says")
 
 
-def _open_without_waiting(name: str, flags: int) -> int:
-    """Opener with which a FIFO that nobody writes to cannot hang us."""
-    return os.open(name, flags | os.O_NONBLOCK)
-
-
 def _read_idx(
     path: str | os.PathLike[str],
     *,
     shape: tuple[int, ...] | None = None,
     digest: _Hash | None = None,
+    temporary: str | None = None,
 ) -> NDArray[Any]:
-    """`read_idx` that can insist on uint8 of one shape and hash the unpacked content."""
+    """`read_idx` that can insist on uint8 of one shape and hash the unpacked content.
+
+    `temporary` has what is still to come to `path`.
+    """
     name = os.fsdecode(path)
-    with open(name, "rb", buffering=0, opener=_open_without_waiting) as file:
+    with open(temporary or name, "rb", buffering=0, opener=_files.open_without_waiting) as file:
         content = _IdxContent(file, name, digest)
         magic = content.take(4)
         scalar_type = _IDX_TYPES.get(magic[2])
@@ -536,12 +536,12 @@ def _load_part(
     )
 
 
-def _read_verified(path: str, part: _Part) -> NDArray[np.uint8]:
+def _read_verified(path: str, part: _Part, temporary: str | None = None) -> NDArray[np.uint8]:
     """The array in a file, if the file is this part of Fashion-MNIST to the last bit."""
     import hashlib
 
     digest = hashlib.sha256()
-    array = _read_idx(path, shape=part.shape, digest=digest)
+    array = _read_idx(path, shape=part.shape, digest=digest, temporary=temporary)
     if digest.hexdigest() != part.sha256:
         raise DataFormatError(
             f"{path}: SHA-256 of the unpacked content is {digest.hexdigest()}, not"
@@ -575,23 +575,13 @@ def _download(part: _Part, progress: Progress | None) -> _Loaded:
 
 def _fetch(url: str, path: str, part: _Part, progress: Progress | None) -> NDArray[np.uint8]:
     """Download ``url`` to ``path``, which appears only once its content has been verified."""
-    import tempfile
-
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{part.file}.", suffix=".gz")
-    try:
-        with open(descriptor, "wb") as file:
-            _receive(url, file, part, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        array = _read_verified(temporary, part)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    return array
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if _files.regular_target(path) is None:
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    with _files.writing(path) as file:
+        _receive(url, file, part, progress)
+        file.flush()
+        return _read_verified(path, part, file.name)
 
 
 def _receive(url: str, file: io.BufferedWriter, part: _Part, progress: Progress | None) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -100,8 +102,9 @@ def write_report(folder: str, training: Training) -> str | None:
         pictures, missing = {}, str(error)
     for name, figure in pictures.items():
         path = os.path.join(folder, f"{name}.png")
-        figure.savefig(path, dpi=_DOTS_PER_INCH, bbox_inches="tight")
-    with open(os.path.join(folder, "report.md"), "w", encoding="utf-8") as file:
+        with _files.writing(path) as picture:
+            figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight")
+    with _files.writing_text(os.path.join(folder, "report.md")) as file:
         file.write(_text(training, set(pictures), missing))
     return missing
 

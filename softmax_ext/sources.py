@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,10 +202,15 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
         try:
             with zipfile.ZipFile(file) as archive:
                 for entry in archive.infolist():
+                    # What NumPy writes, and all that the ratio below is true of.
+                    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise ValueError(f"{entry.filename} is neither stored nor deflated")
+                    if not 0 <= entry.header_offset < size:
+                        raise ValueError(f"{entry.filename} does not lie within the file")
                     if entry.file_size > size * _DEFLATE_MAX_RATIO:
                         raise ValueError(f"{entry.filename} cannot be that large")
                     with archive.open(entry) as content:
-                        _check_npy_size(content, entry.file_size)
+                        _check_npy(content, entry.file_size)
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
                 return {name: npz[name] for name in npz.files}
@@ -212,18 +218,25 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
             raise DataFormatError(f"{path}: not a sound .npz file ({error})") from error
 
 
-def _check_npy_size(content: Any, size: int) -> None:
-    """ValueError unless the .npy in a zip file is as long as its header says."""
+def _check_npy(content: Any, size: int) -> None:
+    """ValueError unless the header of an .npy is sound and tells its size."""
     version = np.lib.format.read_magic(content)
     read_header = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read_header(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's parser about nonsense
+            shape, _, dtype = read_header(content)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy lets through whatever that parser and np.dtype raise
+        raise ValueError(f"a header that is not understood: {error}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    if math.prod(shape) * dtype.itemsize + content.tell() != size:
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize + content.tell() != size:
         raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
 
 
@@ -232,6 +245,8 @@ def open_npy(path: str) -> NDArray[Any]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        with open(path, "rb") as file:
+            _check_npy(file, os.fstat(file.fileno()).st_size)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataFormatError(f"{path}: not a sound .npy file ({error})") from error

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _npz
+from . import _files, _npz
 from .arguments import as_layer, as_target, as_weights
 from .errors import ModelFormatError
 from .model import (
@@ -143,7 +143,7 @@ class History(Sequence[HistoryRow]):
         """Write the rows under a line of column names, as CSV; what was not measured is nan."""
         import csv
 
-        with open(path, "w", newline="", encoding="ascii") as file:
+        with _files.writing_text(path) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HistoryRow._fields)
             writer.writerows(self._rows)

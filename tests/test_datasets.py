@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -849,7 +850,8 @@ def test_download_appears_in_the_cache_only_when_whole_and_on_disk(folders, site
     fsync, replace = os.fsync, os.replace
 
     def recording_fsync(descriptor):
-        events.append(("fsync", os.fstat(descriptor).st_size))
+        status = os.fstat(descriptor)
+        events.append(("fsync", "folder" if stat.S_ISDIR(status.st_mode) else status.st_size))
         fsync(descriptor)
 
     def recording_replace(source, target):
@@ -862,7 +864,11 @@ def test_download_appears_in_the_cache_only_when_whole_and_on_disk(folders, site
     site.serve_tiny()
     load_fashion_mnist()
     sizes = [(folders.cache / f"{name}.gz").stat().st_size for name in TINY]
-    assert events == [(event, size) for size in sizes for event in ("fsync", "replace")]
+    assert events == [
+        event
+        for size in sizes
+        for event in (("fsync", size), ("replace", size), ("fsync", "folder"))
+    ]
 
 
 def test_interrupted_download_leaves_nothing(folders, site):

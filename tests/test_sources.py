@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from softmax_ext import datasets
 from softmax_ext.errors import DataFormatError
-from softmax_ext.sources import Part, Source, load_source
+from softmax_ext.sources import Part, Source, load_source, open_npy
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +234,53 @@ def test_damaged_files_are_refused(kept, tmp_path):
         load_source("data.npz")
     with pytest.raises(DataFormatError, match=r"X\.npy: not a sound \.npy file"):
         load_source("X.npy", labels="y.npy")
+
+
+def test_any_damaged_header_is_refused(tmp_path):
+    """Whatever byte is changed: DataFormatError, or an array of as many bytes as there are."""
+    y = np.arange(20) % 2
+    np.save("y.npy", y)
+    data = (tmp_path / "y.npy").read_bytes()
+    n_header = len(data) - y.nbytes
+    n_refused = 0
+    for place, value in itertools.product(range(n_header), b"\x00 '(-08\\L{\xff"):
+        (tmp_path / "damaged.npy").write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+        try:
+            array = open_npy("damaged.npy")
+        except DataFormatError:
+            n_refused += 1
+        else:
+            assert array.tobytes() == y.tobytes()
+    assert n_refused > 9 * n_header
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_damage_of_an_npz_is_refused(save, tmp_path):
+    """Whatever byte is changed, unless nobody looks at it: the date of an entry, say."""
+    y = np.arange(20) % 2
+    save("data.npz", X=y[:, None], y=y)
+    data = (tmp_path / "data.npz").read_bytes()
+    n_refused = 0
+    for place, flipped in itertools.product(range(len(data)), (0x01, 0x80, 0x5A)):
+        damaged = bytearray(data)
+        damaged[place] ^= flipped
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            source = load_source("damaged.npz")
+        except DataFormatError:
+            n_refused += 1
+        else:
+            assert source.train.y.tolist() == y.tolist()
+            assert source.train.X.tolist() == y[:, None].tolist()
+    assert n_refused > len(data)
+
+
+def test_npy_with_more_than_its_header_says_is_refused(tmp_path):
+    np.save("X.npy", np.zeros((10, 2)))
+    with open("X.npy", "ab") as file:
+        file.write(bytes(16))
+    with pytest.raises(DataFormatError, match=r"X\.npy: not a sound .*does not fit into 304 bytes"):
+        open_npy("X.npy")
 
 
 def test_damaged_compressed_content_is_refused(tmp_path, rng):
