@@ -216,6 +216,7 @@ def _run_sgd(
     """Minibatch descent, from zero or from a checkpoint."""
     from .trainer import TrainingInterrupted
 
+    assert source.test is not None
     beside = checkpoint if args.checkpoint is None else None
     if args.resume is None:
         trainer, model = _new_run(args, source, checkpoint, kernels, listeners)
@@ -227,7 +228,8 @@ def _run_sgd(
     _say(args, _describe(source, kernels))
     try:
         with _shown(listeners):
-            history = trainer.fit(model, *source.train, validation_data=source.test)
+            validation = source.targets(source.test)
+            history = trainer.fit(model, *source.targets(source.train), validation_data=validation)
     except TrainingInterrupted as interrupt:
         if interrupt.checkpoint is None:
             raise
@@ -284,7 +286,7 @@ def _run_lbfgs(
         start = time.perf_counter()
 
     with _shown(listeners):
-        result = fit_lbfgs(model, *source.train, **settings, callback=record)
+        result = fit_lbfgs(model, *source.targets(source.train), **settings, callback=record)
     if not result.success:
         _complain(args, f"warning: not converged: {result.message}; see --max-iter and --tol")
     _say(args, f"after {result.nit} iterations: {result.message}")
@@ -308,7 +310,7 @@ def _new_model(args: argparse.Namespace, source: Source, kernels: Any) -> Softma
         math.prod(X.shape[1:]),
         len(source.class_names),
         dtype=args.dtype or "float32",
-        classes=source.class_names if source.is_named else None,
+        classes=source.classes,
         x_scale=x_scale,
         kernels=kernels,
     )
@@ -410,7 +412,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     part, part_name = source.test, "test"
     if args.part == "train" or part is None:
         part, part_name = source.train, "train"
-    names = _class_names(model)
+    names = tuple(map(str, _class_labels(model)))
     part = part._replace(y=source.indices_for(part, names))
     score, predicted = _score(model, part)
     counts = confusion_counts(part.y, predicted, len(names))
@@ -448,7 +450,7 @@ def _predict(args: argparse.Namespace) -> int:
     inputs = [(path, _read_examples(path, model, args)) for path in args.inputs]
     write = _write_json if args.format == "json" else _write_csv
     with _output(args.out) as file:
-        write(file, _class_names(model), _predictions(model, inputs))
+        write(file, _class_labels(model), _predictions(model, inputs))
     return 0
 
 
@@ -464,27 +466,27 @@ def _predictions(
 
 
 def _write_csv(
-    file: TextIO, names: tuple[str, ...], predictions: Iterator[tuple[str, int, NDArray[Any]]]
+    file: TextIO, classes: list[Any], predictions: Iterator[tuple[str, int, NDArray[Any]]]
 ) -> None:
     import csv
 
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["input", "row", "label", "probability", *(f"P({name})" for name in names)])
+    writer.writerow(["input", "row", "label", "probability", *(f"P({name})" for name in classes)])
     for path, row, p in predictions:
         k = int(p.argmax())
-        writer.writerow([path, row, names[k], f"{p[k]:.6g}", *(f"{q:.6g}" for q in p)])
+        writer.writerow([path, row, classes[k], f"{p[k]:.6g}", *(f"{q:.6g}" for q in p)])
 
 
 def _write_json(
-    file: TextIO, names: tuple[str, ...], predictions: Iterator[tuple[str, int, NDArray[Any]]]
+    file: TextIO, classes: list[Any], predictions: Iterator[tuple[str, int, NDArray[Any]]]
 ) -> None:
     import json
 
     separator = "[\n"
     for path, row, p in predictions:
         k = int(p.argmax())
-        probabilities = {name: _number(q) for name, q in zip(names, p, strict=True)}
-        found = {"input": path, "row": row, "label": names[k], "probabilities": probabilities}
+        probabilities = {str(c): _number(q) for c, q in zip(classes, p, strict=True)}
+        found = {"input": path, "row": row, "label": classes[k], "probabilities": probabilities}
         file.write(separator + json.dumps(found, ensure_ascii=False))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
@@ -637,9 +639,8 @@ def _load_model(args: argparse.Namespace) -> SoftmaxModel:
         raise ModelFormatError(f"{error}; {hint}") from error
 
 
-def _class_names(model: SoftmaxModel) -> tuple[str, ...]:
-    classes = range(model.W.shape[1]) if model.classes is None else model.classes.tolist()
-    return tuple(map(str, classes))
+def _class_labels(model: SoftmaxModel) -> list[Any]:
+    return [*range(model.W.shape[1])] if model.classes is None else model.classes.tolist()
 
 
 def _describe(source: Source, kernels: Any) -> str:

@@ -227,6 +227,25 @@ def test_train_on_own_files_holds_a_tenth_out(run, rng):
     }
 
 
+@pytest.mark.parametrize("solver", [("--batch-size", 4, "--epochs", 30), ("--solver", "lbfgs")])
+@pytest.mark.parametrize(
+    "labels", [np.array([1, 2, 3, 4], np.int64), np.array([False, True]), np.array(["0", "1"])]
+)
+def test_train_keeps_the_type_of_labels(run, labels, solver):
+    y = labels[np.arange(60) % len(labels)]
+    X = (y[:, np.newaxis] == labels) * 1.0
+    np.savez("data.npz", X=X, y=y)
+    assert run("train", "--data", "data.npz", *solver)[0] == 0
+    model = SoftmaxModel.load("model.npz")
+    assert model.classes.dtype == labels.dtype
+    assert model.accuracy(X, y) == 1.0
+    np.testing.assert_array_equal(model.predict(X), y, strict=True)
+    assert last_line(run("evaluate", "model.npz", "--data", "data.npz")[1]) == "accuracy 1.0000"
+    np.save("X.npy", X)
+    found = json.loads(run("predict", "model.npz", "X.npy", "--format", "json")[1])
+    assert [each["label"] for each in found] == y.tolist()
+
+
 def test_train_with_the_reference_gives_the_same_accuracy(run):
     _, out, _ = run(*TWO, "--epochs", 2, "--quiet")
     status, out_of_reference, _ = run(*TWO, "--epochs", 2, "--quiet", "--kernels", "reference")
@@ -414,7 +433,7 @@ def training(history, names=("a|b", "c")):
     score = report.Score(2, 0.5, 0.5)
     return report.Training(
         model=SoftmaxModel.zeros(3, 2),
-        source=sources.Source("mine", part, part, names, True),
+        source=sources.Source("mine", part, part, names, None),
         test=part,
         history=history,
         train_score=score,

@@ -366,8 +366,28 @@ def test_plot_confusion_takes_strings():
 
 
 @pytest.mark.parametrize(
+    ("true", "predicted", "classes"),
+    [
+        ([3, 1, 1], [1, 1, 1], [1, 3, 4]),
+        (np.array([3, 1, 1], object), [1, 1, 1], [1, 3, 4]),
+        ([2.5, -1.0, -1.0], [-1.0] * 3, [-1.0, 2.5, 3.0]),
+        ([False, True, True], [True] * 3, [True, False]),
+        ([True, False, False], [False] * 3, ["healthy", "ill"]),
+        ([True, False, False], [False] * 3, None),
+    ],
+)
+def test_plot_confusion_takes_the_labels_of_a_model(true, predicted, classes):
+    """The class at position 1 is taken for that at position 0 once."""
+    axes = plots.plot_confusion(true, predicted, classes).axes[0]
+    np.testing.assert_array_equal(image_of(axes)[:2, :2], [[100, 0], [100, 0]])
+    names = [0, 1] if classes is None else classes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [str(name) for name in names]
+
+
+@pytest.mark.parametrize(
     ("true", "predicted", "names", "error", "message"),
     [
+        ([3], [2], [1, 2], ValueError, "true: label 3 at row 0 is not one of the classes"),
         ([], [], ["a"], ValueError, "true: no examples"),
         ([], [], None, ValueError, "true: no examples"),
         (
@@ -377,7 +397,7 @@ def test_plot_confusion_takes_strings():
             ValueError,
             r"predicted: class 2 at row 1 is outside \[0, 2\)",
         ),
-        (["a"], ["c"], ["a", "b"], ValueError, "predicted: label 'c' is not in class_names"),
+        (["a"], ["c"], ["a", "b"], ValueError, "predicted: label 'c' at row 0 is not one of"),
         ([0.5], [0], None, TypeError, "true: dtype float64, wanted class indices or names"),
     ],
 )
