@@ -494,17 +494,16 @@ def _write_json(
 
 def _read_examples(path: str, model: SoftmaxModel, args: argparse.Namespace) -> NDArray[Any]:
     """The examples in a file, of as many numbers as the model has features."""
-    from . import datasets, sources
+    from . import pictures, sources
 
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     D = model.W.shape[0]
-    if path.endswith(".npy"):
-        X = sources.open_npy(path)
-    elif path.removesuffix(".gz").endswith("-ubyte"):
-        X = datasets.read_idx(path)
+    if sources.is_array(path):
+        X = sources.open_array(path)
     else:
-        X = _read_image(path, D, args)
+        X = pictures.read_picture(path, D, resize=args.resize)
+        X = 255 - X if args.invert else X
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{path}: holds {X.dtype}, wanted numbers")
     if X.ndim in (1, 2) and X.size == D:  # one example
@@ -512,30 +511,6 @@ def _read_examples(path: str, model: SoftmaxModel, args: argparse.Namespace) -> 
     if X.ndim < 2 or math.prod(X.shape[1:]) != D:
         raise ValueError(f"{path}: shape {X.shape}, wanted examples of {D} numbers each")
     return X
-
-
-def _read_image(path: str, D: int, args: argparse.Namespace) -> NDArray[np.uint8]:
-    """A picture in grey, of D pixels."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading pictures needs Pillow: pip install "softmax-ext[cli]"'
-        ) from error
-
-    with Image.open(path) as picture:
-        grey = picture.convert("L")
-    side = math.isqrt(D)
-    if args.resize and side * side == D:
-        grey = grey.resize((side, side))
-    if grey.width * grey.height != D:
-        shape = f" ({side} x {side})" if side * side == D else ""
-        raise ValueError(
-            f"{path}: {grey.width} x {grey.height} pixels, wanted {D}{shape};"
-            " scale it first, or pass --resize"
-        )
-    pixels: NDArray[np.uint8] = np.array(grey, dtype=np.uint8).reshape(1, D)
-    return 255 - pixels if args.invert else pixels
 
 
 def _data(args: argparse.Namespace) -> int:

@@ -108,9 +108,9 @@ def load_source(
     ----------
     data : str
         ``fashion-mnist``, ``two-by-two``, a folder of IDX files named as MNIST's, an ``.npz``, or
-        an ``.npy`` of examples.
+        an ``.npy`` or IDX file of examples.
     labels : str, optional
-        The ``.npy`` of labels that goes with an ``.npy`` of examples.
+        The ``.npy`` or IDX file of labels that goes with one of examples.
     root, download
         Of `softmax_ext.datasets.load_fashion_mnist`.
 
@@ -123,8 +123,8 @@ def load_source(
     ValueError
         If examples and labels do not fit each other, or nothing is known by this name.
     """
-    if labels is not None and not data.endswith(".npy"):
-        raise ValueError(f"--labels goes with an .npy file of examples, not with {data}")
+    if labels is not None and (data in NAMES or data.endswith(".npz") or os.path.isdir(data)):
+        raise ValueError(f"--labels goes with an .npy or IDX file of examples, not with {data}")
     if data == "fashion-mnist":
         return _fashion_mnist(root, download)
     if data == "two-by-two":
@@ -138,11 +138,13 @@ def load_source(
         )
     if data.endswith(".npz"):
         return _npz(data)
-    if not data.endswith(".npy"):
-        raise ValueError(f"{data}: wanted an .npz, an .npy, or a folder of IDX files")
+    if not is_array(data):
+        raise ValueError(f"{data}: wanted an .npz, an .npy, an IDX file, or a folder of those")
     if labels is None:
         raise ValueError(f"{data} holds examples only; name the file of labels: --labels FILE")
-    return _source(data, [(open_npy(data), open_npy(labels))], None)
+    if not is_array(labels):
+        raise ValueError(f"{labels}: wanted an .npy or IDX file of labels")
+    return _source(data, [(open_array(data), open_array(labels))], None)
 
 
 def _shortened(names: tuple[str, ...]) -> str:
@@ -178,10 +180,10 @@ def _idx_folder(folder: str) -> Source:
 
     arrays = []
     for name in _IDX_NAMES:
-        paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz")]
-        found = [path for path in paths if os.path.exists(path)]
+        found = [p for p in datasets.idx_candidates(name, folder) if os.path.exists(p)]
         if not found:
-            raise FileNotFoundError(f"{folder}: has no {name} or {name}.gz")
+            dotted = name.replace("-idx", ".idx")
+            raise FileNotFoundError(f"{folder}: has no {name}, no {dotted}, and neither as .gz")
         arrays.append(datasets.read_idx(found[0]))
     return _source(folder, [(arrays[0], arrays[1]), (arrays[2], arrays[3])], None)
 
@@ -234,8 +236,19 @@ def _check_npy_size(content: Any, size: int) -> None:
         raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
 
 
-def open_npy(path: str) -> NDArray[Any]:
-    """The array of an .npy, mapped and so not read before it is used."""
+def is_array(path: str) -> bool:
+    """Whether a file is for `open_array`: by its name, or as an IDX file by its content."""
+    from . import datasets
+
+    return path.endswith((".npy", "-ubyte", "-ubyte.gz")) or datasets.is_idx(path)
+
+
+def open_array(path: str) -> NDArray[Any]:
+    """The array of an IDX file; that of an .npy is mapped and so not read before it is used."""
+    from . import datasets
+
+    if not path.endswith(".npy"):
+        return datasets.read_idx(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
@@ -834,10 +835,11 @@ def test_predict_takes_a_single_example(run, trained, images, shape):
     assert [row[2] for row in rows] == [SoftmaxModel.load(trained[0]).predict(images)[3]]
 
 
-def test_predict_takes_idx_files(run, trained, images):
-    with open("some-ubyte", "wb") as file:
-        file.write(struct.pack(">I3I", 0x0803, 5, 2, 2) + images.tobytes())
-    _, out, _ = run("predict", trained[0], "some-ubyte")
+@pytest.mark.parametrize("name", ["some-ubyte", "any.png"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_predict_takes_idx_files(run, trained, images, name, pack):
+    Path(name).write_bytes(pack(struct.pack(">I3I", 0x0803, 5, 2, 2) + images.tobytes()))
+    _, out, _ = run("predict", trained[0], name)
     _, *rows = csv.reader(out.splitlines())
     assert [row[2] for row in rows] == SoftmaxModel.load(trained[0]).predict(images).tolist()
 

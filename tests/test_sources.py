@@ -117,7 +117,8 @@ def test_names_that_are_bytes_become_text():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_folder_of_idx_files(packed, tmp_path, rng):
+@pytest.mark.parametrize("dotted", [False, True])
+def test_folder_of_idx_files(packed, dotted, tmp_path, rng):
     import gzip
 
     X, y = rng.integers(256, size=(6, 2, 2)), np.array([0, 1, 0, 1, 0, 1])
@@ -127,6 +128,9 @@ def test_folder_of_idx_files(packed, tmp_path, rng):
         ("t10k-images-idx3-ubyte", X[:2]),
         ("t10k-labels-idx1-ubyte", y[:2]),
     ):
+        if dotted:
+            os.mkdir(name)  # as Kaggle's copy has it
+            name = name.replace("-idx", ".idx")
         write_idx(name, array)
         if packed:
             data = gzip.compress((tmp_path / name).read_bytes())
@@ -135,6 +139,22 @@ def test_folder_of_idx_files(packed, tmp_path, rng):
     source = load_source(str(tmp_path))
     np.testing.assert_array_equal(source.train.X, X)
     np.testing.assert_array_equal(source.test.y, y[:2])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_of_other_names(packed, tmp_path, rng):
+    import gzip
+
+    X, y = rng.integers(256, size=(6, 2, 2)), np.array([3, 5, 3, 5, 3, 5])
+    for name, array in (("examples", X), ("labels.bin", y)):
+        write_idx(name, array)
+        if packed:
+            (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    source = load_source("examples", labels="labels.bin")
+    np.testing.assert_array_equal(source.train.X, X)
+    assert source.classes.tolist() == [3, 5]
+    with pytest.raises(ValueError, match="examples holds examples only; name the file of labels"):
+        load_source("examples")
 
 
 def test_with_test_holds_out_a_tenth_and_always_the_same():
@@ -282,10 +302,11 @@ def test_damaged_compressed_content_is_refused(tmp_path, rng):
     [
         ("nowhere", None, FileNotFoundError, "nowhere: neither a file, nor a folder, nor"),
         ("nowhere.npz", None, FileNotFoundError, "nowhere.npz: neither a file"),
-        ("text.txt", None, ValueError, "text.txt: wanted an .npz, an .npy, or a folder"),
+        ("text.txt", None, ValueError, "text.txt: wanted an .npz, an .npy, an IDX file, or a"),
+        ("X.npy", "text.txt", ValueError, "text.txt: wanted an .npy or IDX file of labels"),
         ("X.npy", None, ValueError, "X.npy holds examples only; name the file of labels"),
         ("X.npy", "nowhere.npy", FileNotFoundError, "nowhere.npy"),
-        ("two-by-two", "y.npy", ValueError, "--labels goes with an .npy file"),
+        ("two-by-two", "y.npy", ValueError, "--labels goes with an .npy or IDX file"),
         (".", None, FileNotFoundError, r"\.: has no train-images-idx3-ubyte"),
     ],
 )
