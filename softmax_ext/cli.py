@@ -7,7 +7,9 @@ the reader of standard output went away.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
+import io
 import math
 import os
 import shlex
@@ -52,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With 2 for a bad command line, and with 0 after ``--help`` and ``--version``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(words)
     args.words = words
@@ -76,6 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 # ---------------------------------------------------------------------------------- messages
+
+
+def _as_bytes_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a stream does with what it cannot encode, names of files and classes for example.
+
+    Bytes that were no text when they came in go out as they were; the rest is escaped.
+    """
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+_ERRORS = "softmax_ext"
+codecs.register_error(_ERRORS, _as_bytes_or_escaped)
 
 
 def _complain(args: argparse.Namespace, message: str) -> None:
@@ -419,8 +439,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     recall, precision = class_scores(counts)
     per_class = list(zip(names, counts.sum(axis=1).tolist(), recall, precision, strict=True))
     if args.format == "json":
-        import json
-
         classes = {
             name: {"examples": n, "recall": _number(r), "precision": _number(p)}
             for name, n, r, p in per_class
@@ -432,7 +450,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             "classes": classes,
             "confusion": counts.tolist(),
         }
-        print(json.dumps(found, indent=2))
+        print(_json(found, sys.stdout, indent=2))
         return 0
     print(f"{source.name}, the {part_name} part: {score.n_examples} examples")
     width = max(len("class"), *map(len, names))
@@ -480,14 +498,12 @@ def _write_csv(
 def _write_json(
     file: TextIO, classes: list[Any], predictions: Iterator[tuple[str, int, NDArray[Any]]]
 ) -> None:
-    import json
-
     separator = "[\n"
     for path, row, p in predictions:
         k = int(p.argmax())
         probabilities = {str(c): _number(q) for c, q in zip(classes, p, strict=True)}
         found = {"input": path, "row": row, "label": classes[k], "probabilities": probabilities}
-        file.write(separator + json.dumps(found, ensure_ascii=False))
+        file.write(separator + _json(found, file))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -652,6 +668,18 @@ def _score_table(scores: list[tuple[str, Score]]) -> str:
     return "\n".join(lines)
 
 
+def _json(value: Any, file: TextIO, **options: Any) -> str:
+    """JSON for a file: text as it is, or escaped where the file cannot hold it."""
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, **options)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, **options)
+    return text
+
+
 def _number(value: Any) -> float | None:
     """For JSON, which has no NaN."""
     number = float(value)
@@ -670,7 +698,7 @@ def _output(path: str | None) -> Iterator[TextIO]:
         return
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
+        with open(temporary, "x", encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield file
         os.replace(temporary, path)
     except BaseException:

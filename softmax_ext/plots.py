@@ -50,6 +50,8 @@ _TITLE_SIZE = 9  # points
 # would be too small to read.
 _MOST_NAMED = 60
 _MOST_NUMBERED = 25
+#: Names are drawn as they are: neither matplotlib nor TeX takes $, _ or a backslash for a formula.
+_AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
 @functools.cache
@@ -142,7 +144,7 @@ def show_images(
         axes.set_axis_off()
         if place < len(array):
             axes.imshow(array[place], cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            axes.set_title(texts[place], fontsize=_TITLE_SIZE, pad=3)
+            axes.set_title(texts[place], fontsize=_TITLE_SIZE, pad=3, **_AS_IT_IS)
     return fig
 
 
@@ -276,7 +278,7 @@ def plot_weights(
                 vmax=largest,
                 interpolation="nearest",
             )
-            axes.set_title(_wrapped(names[place]), fontsize=_TITLE_SIZE, pad=3)
+            axes.set_title(_wrapped(names[place]), fontsize=_TITLE_SIZE, pad=3, **_AS_IT_IS)
     fig.colorbar(
         image,
         ax=grid,
@@ -382,9 +384,10 @@ def plot_confusion(
     axes = fig.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if named:
-        ticks = range(n_classes)
-        axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, names)
+        ticks, texts = range(n_classes), [_drawable(name) for name in names]
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(ticks, texts, **slanted, **_AS_IT_IS)
+        axes.set_yticks(ticks, texts, **_AS_IT_IS)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy = np.trace(counts) / counts.sum()
@@ -512,9 +515,14 @@ def _grey_scale(array: NDArray[Any]) -> tuple[float, float]:
     return float(finite.min()), float(finite.max())
 
 
+def _drawable(name: object) -> str:
+    """A name without the stand-ins for bytes that are not UTF-8, which have no glyphs."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def _wrapped(title: object) -> str:
     """A title in lines short enough to stand above a small image."""
-    lines = (textwrap.wrap(line, _TITLE_WIDTH) for line in str(title).split("\n"))
+    lines = (textwrap.wrap(line, _TITLE_WIDTH) for line in _drawable(title).split("\n"))
     return "\n".join("\n".join(pieces) for pieces in lines)
 
 

@@ -405,7 +405,7 @@ def test_report_tells_the_results(trained):
         assert int(n) == np.sum(labels == name)
         assert recall == f"{right / np.sum(labels == name):.1%}"
         assert precision == f"{right / np.sum(predicted == name):.1%}"
-    confusions = re.findall(r"^\* (\w+) taken for (\w+): (\d+)$", text, flags=re.M)
+    confusions = table_under(text, "The commonest mistakes")
     for true, taken, count in confusions:
         assert int(count) == np.sum((labels == true) & (predicted == taken))
     counts = [int(count) for *_, count in confusions]
@@ -454,6 +454,31 @@ def test_report_of_many_epochs_and_odd_names():
     # A bar in a name would begin another cell.
     classes = table_under(text, "## Where it errs")
     assert classes == [["a\\|b", "1", "100.0%", "50.0%"], ["c", "1", "0.0%", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "markdown"),
+    [
+        ("$x^2$", r"\$x\^2\$"),
+        (r"\alpha", r"\\alpha"),
+        ("_a_ snake_case a_", r"\_a\_ snake_case a\_"),
+        ("a*b* `c` ~~d~~", r"a\*b\* \`c\` \~\~d\~\~"),
+        ("<b> &lt; [a](b) #", r"\<b\> \&lt; \[a\](b) \#"),
+        ("two\nlines", "two lines"),
+        ("caf\udce9 日本", "caf\udce9 日本"),
+    ],
+)
+def test_report_shows_names_as_they_are(without_pictures, name, markdown):
+    """In CommonMark a backslash before a sign takes its meaning from it."""
+    history = History([HistoryRow(1, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0)])
+    told = training(history, (name, "other"))
+    told = told._replace(source=told.source._replace(name=name), settings={"data": name})
+    report.write_report("folder", told)
+    text = Path("folder/report.md").read_bytes().decode("utf-8", "surrogateescape")
+    assert text.startswith(f"# Softmax regression on {markdown}\n")
+    assert table_under(text, "## Where it errs")[0][0] == markdown
+    assert table_under(text, "The commonest mistakes") == [["other", markdown, "1"]]
+    assert table_under(text, "## Settings") == [["data", markdown]]
 
 
 def test_without_matplotlib_train_works_and_says_what_is_missing(tmp_path):
@@ -645,6 +670,12 @@ def test_resume_takes_the_settings_from_the_checkpoint_and_may_train_longer(run,
     assert os.path.exists(checkpoint)  # named, so kept
     run(*TWO, "--epochs", 4, "--seed", 5, "--no-average", "--model-out", "whole.npz")
     assert Path("longer.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_resume_for_fewer_epochs_than_were_trained_says_so(run, checkpoint):
+    status, _, err = run(*TWO, "--resume", checkpoint, "--epochs", 1)
+    assert status == 1
+    assert_one_line(err, "train", "epochs: 1, but run.npz is of epoch 2; wanted at least 2")
 
 
 def test_resume_without_a_name_is_from_the_named_checkpoint(run, checkpoint):
@@ -1139,6 +1170,64 @@ def test_python_m_runs_it(tmp_path):
     done = execute(command("train", "--debug", "--data", "nowhere"), cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+ODD_CLASSES = ["caf\udce9", "日本", "$x_1^2$"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_names_that_standard_output_cannot_encode_do_not_end_a_run(encoding, tmp_path):
+    """Bytes that are not UTF-8 come out as they went in."""
+    name = "d\udce9.npz"
+    X = np.eye(3)[np.arange(60) % 3]
+    np.savez(name, X=X, y=np.array(ODD_CLASSES)[np.arange(60) % 3])
+    np.save("X.npy", np.eye(3))
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+
+    def out_of(*words):
+        done = subprocess.run(command(*words), capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == b""
+        return done.stdout
+
+    model = "m\udce9.npz"
+    words = ("--epochs", 40, "--batch-size", 6, "--model-out", model)
+    out = out_of("train", "--data", name, *words)
+    assert b"d\xe9.npz: 54 examples" in out
+    assert b"m\xe9.npz" in out
+    assert SoftmaxModel.load(model).classes.tolist() == sorted(ODD_CLASSES)
+
+    japanese = "日本".encode(encoding, "backslashreplace")
+    for out in (out_of("evaluate", model, "--data", name), out_of("predict", model, "X.npy")):
+        assert b"caf\xe9" in out
+        assert japanese in out
+    found = json.loads(out_of("predict", model, "X.npy", "--format", "json").decode(encoding))
+    assert [each["label"] for each in found] == ODD_CLASSES
+    found = json.loads(out_of("evaluate", model, "--data", name, "--format", "json"))
+    assert list(found["classes"]) == sorted(ODD_CLASSES)
+
+    out_of("predict", model, "X.npy", "--out", "out.csv")
+    rows = csv.reader(Path("out.csv").read_bytes().decode("utf-8", "surrogateescape").splitlines())
+    assert [row[2] for row in rows][1:] == ODD_CLASSES
+
+
+def test_json_has_text_as_it_is_where_it_can(run):
+    SoftmaxModel(np.eye(2), None, classes=["日本", "é"]).save("m.npz")
+    np.save("X.npy", np.eye(2))
+    assert '"label": "日本"' in run("predict", "m.npz", "X.npy", "--format", "json")[1]
+
+
+def test_a_bad_instruction_set_in_the_environment_is_one_line(tmp_path):
+    script = tmp_path / "softmax-ext"  # as pip makes it
+    script.write_text("import sys\nfrom softmax_ext.cli import main\nsys.exit(main())\n")
+    environment = {**os.environ, "SOFTMAX_EXT_ISA": "sse9"}
+    for words in (command("--version"), [sys.executable, str(script), "info"]):
+        done = execute(words, env=environment)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("softmax-ext: error: environment variable SOFTMAX_EXT_ISA: ")
+        assert done.stderr.count("\n") == 1
+        assert "sse9" in done.stderr
+        assert "baseline" in done.stderr
 
 
 @pytest.fixture(params=["buffered", "unbuffered"])

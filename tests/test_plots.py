@@ -14,6 +14,7 @@ from softmax_ext import datasets, plots
 from softmax_ext.trainer import History, HistoryRow
 
 pytest.importorskip("matplotlib")
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -471,6 +472,31 @@ def every_plot(history, **options):
     yield plots.plot_confusion([0, 1], [0, 1], **options)
     yield plots.show_mistakes(images, [0, 1], [1, 0], **options)
     yield plots.show_mistakes(images, [0, 1], [0, 1], **options)
+
+
+ODD_NAMES = ("$5", "a_1 $x^2$", "\\alpha", "100%_", "caf\udce9")
+
+
+@pytest.mark.parametrize("usetex", [False, True])
+def test_names_are_drawn_as_they_are(usetex):
+    """Neither as formulas nor, for what is not UTF-8, not at all."""
+    shown = [*ODD_NAMES[:-1], "caf\\udce9"]
+    images, indices = np.zeros((5, 2, 2)), np.arange(5)
+    with rc_context({"text.usetex": usetex}):
+        # Numbers are TeX's where that is wanted: only the names are looked at.
+        grids = (
+            plots.show_images(images, 1, 5, ODD_NAMES),
+            plots.plot_weights(np.zeros((4, 5)), (2, 2), ODD_NAMES),
+            plots.show_mistakes(images, indices, np.roll(indices, 1), ODD_NAMES),
+        )
+        confusion = plots.plot_confusion(indices, indices, ODD_NAMES).axes[0]
+    assert titles_of(grids[0]) == titles_of(grids[1])[:5] == shown
+    assert titles_of(grids[2])[1] == f"{shown[1]}\n{shown[0]}"
+    drawn = [axes.title for grid in grids for axes in grid.axes[:5]]
+    for labels in (confusion.get_xticklabels(), confusion.get_yticklabels()):
+        assert [label.get_text() for label in labels] == shown
+        drawn += labels
+    assert not any(text.get_parse_math() or text.get_usetex() for text in drawn)
 
 
 def test_every_function_draws_into_the_figure_it_is_given(history):
