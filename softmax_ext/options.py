@@ -112,6 +112,7 @@ examples:
 A picture is read in grey, 0 for black to 255 for white, turned as its EXIF
 data say. What is transparent is put on white. 16 bits are scaled to 255, and
 so are floats from 0 to 1. Of several pictures in a file the first is taken.
+A model trained on numbers of another scale takes .npy files of those.
 """
 _DATA_EXAMPLES = """\
 examples:

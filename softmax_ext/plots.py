@@ -279,9 +279,12 @@ def plot_weights(
                 interpolation="nearest",
             )
             axes.set_title(_wrapped(names[place]), fontsize=_TITLE_SIZE, pad=3, **_AS_IT_IS)
+    from matplotlib.ticker import MaxNLocator
+
     fig.colorbar(
         image,
         ax=grid,
+        ticks=MaxNLocator(4),  # whose numbers have room below the narrowest bar
         label="weight (nats per unit of input)",
         orientation="horizontal",
         fraction=0.14 / sides[1],

@@ -244,6 +244,13 @@ def test_plot_weights_takes_a_model_and_its_classes():
     assert image_of(unnamed.axes[0]).shape == (2, 3)
 
 
+@pytest.mark.parametrize("n_classes", [1, 3, 6])
+@pytest.mark.parametrize("largest", [1.1e-4, 0.092, 1.0, 8.3e4])
+def test_plot_weights_is_readable(n_classes, largest):
+    W = largest * np.linspace(-1, 1, 4 * n_classes).reshape(4, n_classes)
+    assert_readable(plots.plot_weights(W, (2, 2), FASHION[:n_classes]))
+
+
 def test_plot_weights_of_an_untrained_model_are_white():
     figure = plots.plot_weights(np.zeros((4, 2)), (2, 2))
     _, colour = rendered(figure)
