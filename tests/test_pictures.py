@@ -75,7 +75,7 @@ def test_one_bit_is_black_and_white():
 )
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_turns_it(name, deep, orientation):
-    # The grey that is stored, and where EXIF puts its first row and column.
+    # What turns the stored grey upright, orientation by orientation.
     turns = (
         *(lambda a: a, np.fliplr, lambda a: np.rot90(a, 2), np.flipud),
         *(np.transpose, lambda a: np.rot90(a, -1), lambda a: np.rot90(a.T, 2), np.rot90),
