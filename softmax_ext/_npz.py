@@ -127,7 +127,7 @@ def read(
             if missing:
                 raise ModelFormatError(f"the entry {missing[0]!r} is missing")
         except ModelFormatError as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
     return {name: array for name, array in arrays.items() if name not in _OWN_ENTRIES}
 
 

@@ -261,7 +261,7 @@ class SoftmaxModel:
             )
             model._require_finite()
         except (ValueError, TypeError) as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error
         return model
 
     def _is_finite(self) -> bool:

@@ -278,7 +278,7 @@ def _source(
     every = _join_labels(name, [labels for _, labels in pairs])
     if class_names is not None:
         classes = _as_text(class_names)
-        indices = every
+        indices = every.astype(np.uint8) if every.dtype.kind == "b" else every
         if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(classes):
             raise ValueError(f"{name}: labels beside class_names, wanted 0 to {len(classes) - 1}")
     else:

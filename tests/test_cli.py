@@ -1210,6 +1210,13 @@ def test_names_that_standard_output_cannot_encode_do_not_end_a_run(encoding, mon
     assert [row[2] for row in rows][1:] == ODD_CLASSES
 
 
+def test_bool_labels_with_names(run):
+    y = np.arange(40) % 2 == 0
+    np.savez("data.npz", X=np.column_stack([y, ~y]) * 1.0, y=y, class_names=["ill", "healthy"])
+    assert run("train", "--data", "data.npz", "--batch-size", 4, "--report", "report")[0] == 0
+    assert last_line(run("evaluate", "model.npz", "--data", "data.npz")[1]) == "accuracy 1.0000"
+
+
 def test_json_has_text_as_it_is_where_it_can(run):
     SoftmaxModel(np.eye(2), None, classes=["日本", "é"]).save("m.npz")
     np.save("X.npy", np.eye(2))

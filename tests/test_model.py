@@ -471,6 +471,13 @@ def test_the_order_of_an_atomic_write(tmp_path, monkeypatch):
     assert log == [f"fsync {size}", "replace", "fsync folder"]
 
 
+def test_a_name_of_bytes_is_told_as_text(tmp_path):
+    path = tmp_path / "model.npz"
+    path.write_bytes(b"")
+    with pytest.raises(sx.ModelFormatError, match=f"^{path}: not an"):
+        SoftmaxModel.load(os.fsencode(path))
+
+
 def test_missing_files_and_folders_are_os_errors(tmp_path):
     with pytest.raises(FileNotFoundError):
         SoftmaxModel.load(tmp_path / "none.npz")
