@@ -1212,7 +1212,8 @@ def test_names_that_standard_output_cannot_encode_do_not_end_a_run(encoding, mon
 
 def test_bool_labels_with_names(run):
     y = np.arange(40) % 2 == 0
-    np.savez("data.npz", X=np.column_stack([y, ~y]) * 1.0, y=y, class_names=["ill", "healthy"])
+    X = np.column_stack([y, ~y])[:, np.newaxis] * 1.0  # images: their labels are in the report
+    np.savez("data.npz", X=X, y=y, class_names=["ill", "healthy"])
     assert run("train", "--data", "data.npz", "--batch-size", 4, "--report", "report")[0] == 0
     assert last_line(run("evaluate", "model.npz", "--data", "data.npz")[1]) == "accuracy 1.0000"
 
