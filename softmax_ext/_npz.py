@@ -36,7 +36,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _MAX_DIRECTORY_BYTES = 1 << 16
 
 _NPY_HEADER = re.compile(
-    rb"\{'descr': '([<>|][iufU]\d{1,9})', 'fortran_order': (True|False), "
+    rb"\{'descr': '([<>|][biufU]\d{1,9})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
 )
 
@@ -108,7 +108,7 @@ def read(
             if missing:
                 raise ModelFormatError(f"the entry {missing[0]!r} is missing")
         except ModelFormatError as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
     return {name: array for name, array in arrays.items() if name not in _OWN_ENTRIES}
 
 
@@ -257,5 +257,7 @@ def _parse_npy(data: bytes, name: str, kinds: str) -> NDArray[Any]:
     array = np.frombuffer(data, dtype, offset=start)
     if dtype.kind == "U" and np.any(array.view(f"{descr[0]}u4") > 0x10FFFF):
         raise ModelFormatError(f"{name}.npy holds something that is not text")
+    if dtype.kind == "b" and np.any(array.view(np.uint8) > 1):
+        raise ModelFormatError(f"{name}.npy holds something that is neither true nor false")
     array = array.astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if match[2] == b"True" else "C")

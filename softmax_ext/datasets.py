@@ -255,6 +255,17 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     return _read_idx(path)
 
 
+def is_idx(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an IDX file does, plain or gzip-compressed."""
+    name = os.fsdecode(path)
+    with open(name, "rb", buffering=0, opener=_files.open_without_waiting) as file:
+        try:
+            magic = _IdxContent(file, name, None).take(4)
+        except (OSError, DataFormatError):
+            return False
+    return magic[:2] == b"\0\0" and magic[2] in _IDX_TYPES and 1 <= magic[3] <= _MAX_DIMENSIONS
+
+
 # ----------------------------------------------------------------------- Fashion-MNIST
 
 
@@ -354,10 +365,15 @@ def _places(root: str | os.PathLike[str] | None) -> list[_Place]:
     return places
 
 
-def _candidates(part: _Part, folder: str) -> tuple[str, str]:
-    """The file in a folder, unpacked (quicker to read) before packed."""
-    path = os.path.join(folder, part.file)
-    return path, path + ".gz"
+def idx_candidates(file: str, folder: str) -> list[str]:
+    """What one of MNIST's files may be called in a folder, unpacked (quicker to read) first.
+
+    Some mirrors write ``train-images.idx3-ubyte`` for ``train-images-idx3-ubyte``, and some put
+    that beside a folder of the other name.
+    """
+    names = (file, file.replace("-idx", ".idx"))
+    paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz") for name in names]
+    return sorted(paths, key=os.path.isdir)
 
 
 def find_fashion_mnist(root: str | os.PathLike[str] | None = None) -> dict[str, str | None]:
@@ -385,7 +401,7 @@ def find_fashion_mnist(root: str | os.PathLike[str] | None = None) -> dict[str, 
             (
                 path
                 for place in places
-                for path in _candidates(part, place.folder)
+                for path in idx_candidates(part.file, place.folder)
                 if os.path.exists(path)
             ),
             None,
@@ -402,9 +418,9 @@ def load_fashion_mnist(
 ) -> FashionMNIST:
     """Load Fashion-MNIST, each file checked by the SHA-256 of its unpacked content.
 
-    Each file is looked for, plain or as ``.gz``, in ``root``, in the folder named by the
-    environment variable ``SOFTMAX_EXT_DATA``, in the user's cache
-    (``$XDG_CACHE_HOME/softmax_ext/fashion-mnist``, by default under ``~/.cache``) and in
+    Each file is looked for, plain or as ``.gz``, also as ``train-images.idx3-ubyte``, in
+    ``root``, in the folder named by the environment variable ``SOFTMAX_EXT_DATA``, in the user's
+    cache (``$XDG_CACHE_HOME/softmax_ext/fashion-mnist``, by default under ``~/.cache``) and in
     ``/usr/share/datasets/fashion-mnist``, where Debian's and Ubuntu's package
     ``dataset-fashion-mnist`` puts it. What is in none of them is downloaded over HTTPS into
     the cache.
@@ -517,7 +533,7 @@ def _load_part(
 ) -> _Loaded:
     """One file from the first place that has it whole, or downloaded."""
     for place in places:
-        for path in _candidates(part, place.folder):
+        for path in idx_candidates(part.file, place.folder):
             try:
                 return _Loaded(_read_verified(path, part), path)
             except FileNotFoundError:

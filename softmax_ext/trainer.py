@@ -409,7 +409,7 @@ class Trainer:
         path : str or path-like
             The checkpoint.
         epochs : int, optional
-            To train longer, or shorter, than was planned.
+            To train longer, or shorter, than was planned, but not less than was trained already.
         learning_rate : float or callable, optional
             Another one from here on. A schedule is not in the file: hand it over again.
         callbacks, kernels
@@ -422,7 +422,8 @@ class Trainer:
         ModelFormatError
             If the file is not a checkpoint, is damaged, or is of a newer format.
         ValueError
-            If the run had a schedule and `learning_rate` is missing.
+            If the run had a schedule and `learning_rate` is missing, or if more than `epochs` were
+            begun.
         OSError
             If the file cannot be read.
 
@@ -468,6 +469,12 @@ class Trainer:
             )
         if epochs is not None:
             trainer.epochs = _check_int("epochs", epochs, 0)
+            begun = run.epoch + (run.batch > 0)
+            if begun > trainer.epochs:
+                raise ValueError(
+                    f"epochs: {epochs}, but {os.fspath(path)} is of epoch {begun}; wanted at least "
+                    f"{begun}"
+                )
         trainer.checkpoint = os.fspath(path if checkpoint is None else checkpoint)
         if checkpoint is None:
             run.saved = (run.epoch, run.batch)

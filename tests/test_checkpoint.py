@@ -219,6 +219,15 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(("n_steps", "begun"), [(4, 1), (6, 2), (7, 2)])
+def test_fewer_epochs_than_were_begun_are_refused(tmp_path, n_steps, begun):
+    path = tmp_path / "run.npz"
+    interrupt(path, n_steps)
+    with pytest.raises(ValueError, match=rf"epochs: {begun - 1}, but .* is of epoch {begun};"):
+        Trainer.resume(path, epochs=begun - 1)
+    assert Trainer.resume(path, epochs=begun).epochs == begun
+
+
 def test_the_fit_after_that_starts_afresh(tmp_path):
     path = tmp_path / "run.npz"
     whole = train(path)

@@ -592,6 +592,17 @@ def test_damaged_file_in_the_cache_is_passed_over_with_a_warning(folders, damage
     assert warning.filename == __file__
 
 
+def test_the_names_of_other_mirrors_are_found(folders):
+    """Beside folders of the usual names, as one of them has it."""
+    folders.fill("root", packed=False)
+    for name in TINY:
+        (folders.root / name).rename(folders.root / name.replace("-idx", ".idx"))
+        (folders.root / name).mkdir()
+    check_tiny(load_fashion_mnist(folders.root, download=False))
+    found = find_fashion_mnist(folders.root)
+    assert found == {name: str(folders.root / name.replace("-idx", ".idx")) for name in TINY}
+
+
 def test_root_that_is_no_folder(folders):
     folders.fill("system")
     with pytest.raises(NotADirectoryError):
