@@ -122,7 +122,7 @@ class Curvature:
         self._rows, self._factors = _sample(share, share, n)
         self._measure(share)
         # The squared length of each row, relative to their mean: a long one counts more.
-        self._lengths = np.ones(len(self._rows))
+        self._lengths: _Floats = np.ones(len(self._rows))
         if self.n_rows < np.count_nonzero(share) and self.has_moments:
             lengths = self._all_lengths(share, linear)
             self._rows, self._factors = _sample(share, share * (1 + lengths), n)

@@ -28,10 +28,10 @@ ROUNDING = 1e-6
 MEMORY = 10
 # Elements of them that are multiplied in their own dtype, and added up in float64.
 PIECE = 1 << 15
-# A preconditioned fit is soon within a loose tol, far above where plain steps would be by then. So it
-# goes on while more than a share of the objective is to be gained, in proportion to tol and at most
-# MOST: by what the next step promises (which is all there is, if it is one of Newton's method), or by
-# what the last ones let expect.
+# A preconditioned fit is soon within a loose tol, far above where plain steps would be by then.
+# So it goes on while more than a share of the objective is to be gained, in proportion to tol and
+# at most MOST: by what the next step promises (which is all there is, if it is one of Newton's
+# method), or by what the last ones let expect.
 PROMISED, EXPECTED, MOST = 1e-3, 3, 1e-3
 # Without a penalty the objective may have no least value but near 0 for ever: there a promise of
 # this share of tol is none.
@@ -765,8 +765,12 @@ class _Schedule:
             # In few passes it is always worth it.
             due = spent + 5 * objective.cost >= self._cost
         else:
-            due = spent >= self._cost and (
-                curvature.use_whole or (nit >= self._nit + 3 and value < 0.9 * self._value)
+            # A search of many steps tells that the last one is of a place too far away.
+            far = objective.nfev - self._nfev > 2 * (nit - self._nit)
+            due = (
+                (spent >= self._cost or far)
+                if curvature.use_whole
+                else (spent >= self._cost and nit >= self._nit + 3 and value < 0.9 * self._value)
             )
         if not due:
             return None
