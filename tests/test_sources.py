@@ -15,7 +15,7 @@ import pytest
 
 from softmax_ext import datasets
 from softmax_ext.errors import DataFormatError
-from softmax_ext.sources import Part, Source, load_source, open_npy
+from softmax_ext.sources import Part, Source, load_source, open_array
 
 
 @pytest.fixture(autouse=True)
@@ -299,7 +299,7 @@ def test_any_damaged_header_is_refused(tmp_path):
     for place, value in itertools.product(range(n_header), b"\x00 '(-08\\L{\xff"):
         (tmp_path / "damaged.npy").write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
         try:
-            array = open_npy("damaged.npy")
+            array = open_array("damaged.npy")
         except DataFormatError:
             n_refused += 1
         else:
@@ -333,7 +333,7 @@ def test_npy_with_more_than_its_header_says_is_refused(tmp_path):
     with open("X.npy", "ab") as file:
         file.write(bytes(16))
     with pytest.raises(DataFormatError, match=r"X\.npy: not a sound .*does not fit into 304 bytes"):
-        open_npy("X.npy")
+        open_array("X.npy")
 
 
 def test_damaged_compressed_content_is_refused(tmp_path, rng):
