@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
-from .arguments import as_matrix
+from .arguments import as_matrix, as_native
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -290,7 +290,10 @@ class SoftmaxModel:
         return rows
 
     def _as_target(self, y: Any, n: int) -> NDArray[Any]:
-        """Turn labels into indices and check their shape; probabilities pass as they are."""
+        """Turn labels into indices and check their shape; probabilities pass as they are.
+
+        What the kernels would convert in every call is converted here.
+        """
         target = y if isinstance(y, np.ndarray) else np.asarray(y)
         if isinstance(target, np.ma.MaskedArray):
             raise TypeError("y: a masked array, wanted a plain one; use y.filled()")
@@ -298,7 +301,7 @@ class SoftmaxModel:
         if target.ndim == 2 and target.dtype.kind == "f":
             if target.shape != (n, C):
                 raise ValueError(f"y: shape {target.shape}, wanted {(n, C)} as X has rows")
-            return target
+            return as_native(target)
         if target.shape != (n,):
             raise ValueError(
                 f"y: {target.dtype} of shape {target.shape}, wanted ({n},) labels as X has rows, "
@@ -307,7 +310,7 @@ class SoftmaxModel:
         if self.classes is None:
             if target.dtype.kind not in "iu" and n > 0:
                 raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
-            return target if n > 0 else target.astype(np.intp)
+            return as_native(target) if n > 0 else target.astype(np.intp)
         if self.classes.dtype.kind == "U" and target.dtype.kind in "iu":
             return target
         return _indices_of(target, self.classes)
