@@ -13,7 +13,8 @@ class-major; Wt is W transposed, (C, ldw); acc is the gradient of W, likewise.
 
 cimport cython
 cimport numpy as cnp
-from libc.math cimport NAN
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from libc.math cimport NAN, isinf
 from libc.stdint cimport (int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
                           uint64_t)
 from libc.string cimport memcpy, memset
@@ -198,7 +199,7 @@ cdef class Target:
     rows' shape, or None.
     total: the denominator of the gradient (1 for a sum).
     """
-    cdef readonly list arrays   # those that are read
+    cdef cnp.ndarray array, weight_array, sample_array
     cdef bint hard, plain   # plain: labels, and every row counts 1
     cdef const char *data
     cdef const char *sample
@@ -213,7 +214,8 @@ cdef class Target:
     def __init__(self, cnp.ndarray array, bint hard, idx n_classes, cnp.ndarray weight,
                  cnp.ndarray sample_weight, object ignore_index, double label_smoothing):
         cdef idx j
-        self.arrays = [a for a in (array, weight, sample_weight) if a is not None]
+        cdef int overflow
+        self.array, self.weight_array, self.sample_array = array, weight, sample_weight
         self.hard = hard
         self.data = <const char *>cnp.PyArray_DATA(array)
         self.code = code_of(array)
@@ -221,11 +223,11 @@ cdef class Target:
         self.sb = array.strides[1]
         self.sc = 0 if hard else array.strides[2]
         self.na, self.nb = array.shape[0], array.shape[1]
-        # As `load_int` gives it, if the labels' type has such a number at all.
-        self.ignores = (0 <= ignore_index < 1 << 64 if self.code == U64
-                        else -(1 << 63) <= ignore_index < 1 << 63)
-        if self.ignores:
-            self.ignore = <int64_t><uint64_t>(ignore_index & ((1 << 64) - 1))
+        # As `load_int` gives it, if the labels' type may have such a number at all.
+        self.ignore = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
+        self.ignores = overflow == 0 and (self.code != U64 or self.ignore >= 0)
+        if self.code == U64 and overflow > 0 and ignore_index < 1 << 64:
+            self.ignores, self.ignore = True, <int64_t><uint64_t>ignore_index
         self.weight = NULL if weight is None else <const double *>cnp.PyArray_DATA(weight)
         self.sample = NULL
         if sample_weight is not None:
@@ -240,6 +242,11 @@ cdef class Target:
         for j in range(n_classes):
             self.smooth_sum += self.smooth(j)
 
+    @property
+    def arrays(self):
+        """What is read."""
+        return [a for a in (self.array, self.weight_array, self.sample_array) if a is not None]
+
     cdef inline double smooth(self, idx c) noexcept nogil:
         """The smoothing's share of class c for a hard label: (eps / C) w_c."""
         if self.smoothing == 0 or self.weight == NULL:
@@ -250,7 +257,7 @@ cdef class Target:
         return load_int(self.data + a * self.sa + b * self.sb, self.code)
 
     cdef inline bint ignored(self, int64_t label) noexcept nogil:
-        return self.ignores and label == self.ignore
+        return label == self.ignore and self.ignores
 
     cdef inline double row_weight(self, idx a, idx b) noexcept nogil:
         if self.sample == NULL:
@@ -434,10 +441,12 @@ cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
         w = t.row_weight(rows.a[r], rows.b[r])
         rows.smooth[r] = w
         if t.hard:
-            rows.pick[r] = times(w, 1 - t.smoothing)
+            rows.pick[r] = w * (1 - t.smoothing) if t.smoothing < 1 else 0
             if t.weight != NULL:
                 rows.pick[r] = times(rows.pick[r], t.weight[rows.label[r]])
-            rows.sum[r] = rows.pick[r] + times(w, t.smooth_sum)
+            rows.sum[r] = rows.pick[r]
+            if t.smoothing > 0:
+                rows.sum[r] += times(w, t.smooth_sum)
         else:
             total = 0
             for c in range(t.c):
@@ -449,23 +458,19 @@ cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
 
 cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
                      const real *mx) noexcept nogil:
-    """loss = the rows' losses less their logsum term: sums of factor * (max - o_c), in float64.
-
-    A factor of 0 counts nothing, also beside an infinite logit.
-    """
+    """loss = the rows' losses less their logsum term: sums of factor * (max - o_c), in float64."""
     cdef idx r, c
     cdef double u, t_c, m
     if t.hard:
         for r in range(n):
-            rows.loss[r] = times(rows.pick[r],
-                                 <double>mx[r] - <double>L[r * sr + rows.label[r] * sc])
+            rows.loss[r] = rows.pick[r] * (<double>mx[r] - <double>L[r * sr + rows.label[r] * sc])
         if t.smoothing > 0:
             for c in range(t.c):
                 u = t.smooth(c)
                 if u != 0:
                     for r in range(n):
-                        rows.loss[r] += times(times(rows.smooth[r], u),
-                                              <double>mx[r] - <double>L[r * sr + c * sc])
+                        rows.loss[r] += rows.smooth[r] * u * (<double>mx[r] -
+                                                              <double>L[r * sr + c * sc])
     else:
         for r in range(n):
             rows.loss[r] = 0
@@ -473,14 +478,30 @@ cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
             for c in range(t.c):
                 t_c = t.soft(rows.a[r], rows.b[r], c)
                 if t_c != 0:
-                    rows.loss[r] += times(times(rows.smooth[r], t_c),
-                                          m - <double>L[r * sr + c * sc])
+                    rows.loss[r] += rows.smooth[r] * t_c * (m - <double>L[r * sr + c * sc])
+    if not t.plain:
+        for r in range(n):
+            if rows.loss[r] != rows.loss[r]:  # perhaps 0 times infinity
+                rows.loss[r] = deviation[real](t, r, rows, L + r * sr, sc, mx[r])
+
+
+cdef double deviation(Target t, idx r, Rows *rows, const real *o, idx sc, double m) noexcept nogil:
+    """The same for one row, where 0 times infinity is 0."""
+    cdef idx c
+    cdef double u, total = 0
+    if t.hard:
+        total = times(rows.pick[r], m - <double>o[rows.label[r] * sc])
+    for c in range(t.c):
+        u = t.smooth(c) if t.hard else t.soft(rows.a[r], rows.b[r], c)
+        if u != 0:
+            total += times(times(rows.smooth[r], u), m - <double>o[c * sc])
+    return total
 
 
 cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc) noexcept nogil:
     """G -= the targets' share: what turns scaled probabilities into the gradient."""
     cdef idx r, c
-    cdef double u
+    cdef double u, w
     cdef real share = <real>(1 / t.total)
     if t.plain:
         for r in range(n):
@@ -491,13 +512,20 @@ cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc)
         if t.smoothing > 0:
             for c in range(t.c):
                 u = t.smooth(c)
-                for r in range(n):
-                    G[r * sr + c * sc] -= <real>(times(rows.smooth[r], u) / t.total)
+                if isinf(u):
+                    for r in range(n):
+                        G[r * sr + c * sc] -= <real>(times(rows.smooth[r], u) / t.total)
+                elif u != 0:
+                    for r in range(n):
+                        G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / t.total)
     else:
         for r in range(n):
-            for c in range(t.c):
-                G[r * sr + c * sc] -= <real>times(rows.smooth[r] / t.total,
-                                                  t.soft(rows.a[r], rows.b[r], c))
+            w = rows.smooth[r] / t.total
+            if w != 0:
+                for c in range(t.c):
+                    u = t.soft(rows.a[r], rows.b[r], c)
+                    if u != 0:
+                        G[r * sr + c * sc] -= <real>(w * u)
 
 
 cdef double finish_losses(idx n, Rows *rows, const real *logsum) noexcept nogil:
@@ -505,7 +533,8 @@ cdef double finish_losses(idx n, Rows *rows, const real *logsum) noexcept nogil:
     cdef idx r
     cdef double total = 0
     for r in range(n):
-        rows.loss[r] += times(rows.sum[r], <double>logsum[r])
+        if logsum[r] != 0:  # beside an infinite factor, too
+            rows.loss[r] += rows.sum[r] * <double>logsum[r]
         total += rows.loss[r]
     return total
 
