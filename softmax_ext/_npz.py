@@ -1,4 +1,4 @@
-"""The container of model and checkpoint files: a strict `.npz`, written atomically.
+"""The container of model and checkpoint files: a strict `.npz`.
 
 It is what `numpy.load` opens: a zip file, nothing compressed, of `.npy` entries, nothing pickled.
 Three entries are the container's own: `format` (what the file is), `format_version`, and, last,
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
 from .errors import ModelFormatError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _MAX_DIRECTORY_BYTES = 1 << 16
 
 _NPY_HEADER = re.compile(
-    rb"\{'descr': '([<>|][iufU]\d{1,9})', 'fortran_order': (True|False), "
+    rb"\{'descr': '([<>|][biufU]\d{1,9})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
 )
 
@@ -43,12 +44,12 @@ _NPY_HEADER = re.compile(
 def write(
     path: str | os.PathLike[str], kind: str, version: int, arrays: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Write arrays to a file, so that at every moment `path` is the old file or the new one.
+    """Write arrays to a file, as `_files.writing` does.
 
     Parameters
     ----------
     path : str or path-like
-        The file. Its folder must exist; a temporary file beside it is renamed over it.
+        The file. Its folder must exist.
     kind : str
         What the file is, for example ``"softmax_ext model"``.
     version : int
@@ -61,26 +62,8 @@ def write(
     OSError
         If the file cannot be written; what was at `path` is still there.
     """
-    # A link stays a link: the file it names is the one replaced.
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            _write_zip(file, kind, version, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    # The rename itself survives a power cut only once the folder is on the disk.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _files.writing(path) as file:
+        _write_zip(file, kind, version, arrays)
 
 
 def read(
@@ -114,10 +97,8 @@ def read(
     OSError
         If it cannot be read.
     """
-    # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=_files.open_without_waiting) as file:
+        status = os.fstat(file.fileno())
         try:
             if not stat.S_ISREG(status.st_mode):
                 raise ModelFormatError("not a regular file")
@@ -127,7 +108,7 @@ def read(
             if missing:
                 raise ModelFormatError(f"the entry {missing[0]!r} is missing")
         except ModelFormatError as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error.__cause__
     return {name: array for name, array in arrays.items() if name not in _OWN_ENTRIES}
 
 
@@ -276,5 +257,7 @@ def _parse_npy(data: bytes, name: str, kinds: str) -> NDArray[Any]:
     array = np.frombuffer(data, dtype, offset=start)
     if dtype.kind == "U" and np.any(array.view(f"{descr[0]}u4") > 0x10FFFF):
         raise ModelFormatError(f"{name}.npy holds something that is not text")
+    if dtype.kind == "b" and np.any(array.view(np.uint8) > 1):
+        raise ModelFormatError(f"{name}.npy holds something that is neither true nor false")
     array = array.astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if match[2] == b"True" else "C")

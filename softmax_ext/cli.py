@@ -7,7 +7,9 @@ the reader of standard output went away.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
+import io
 import math
 import os
 import shlex
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
+from . import _files
 from .options import DEFAULT_CHECKPOINT, LBFGS_DEFAULTS, TRAINING_DEFAULTS, make_parser
 
 if TYPE_CHECKING:
@@ -52,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With 2 for a bad command line, and with 0 after ``--help`` and ``--version``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
     words = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(words)
     args.words = words
@@ -76,6 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 # ---------------------------------------------------------------------------------- messages
+
+
+def _as_bytes_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a stream does with what it cannot encode, names of files and classes for example.
+
+    Bytes that were no text when they came in go out as they were; the rest is escaped.
+    """
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+_ERRORS = "softmax_ext"
+codecs.register_error(_ERRORS, _as_bytes_or_escaped)
 
 
 def _complain(args: argparse.Namespace, message: str) -> None:
@@ -127,7 +148,9 @@ def _train(args: argparse.Namespace) -> int:
     from .progress import make_progress
 
     _refuse_other_solver(args)
-    beside = f"{os.path.splitext(args.model_out)[0]}.checkpoint.npz"
+    # Nothing can lie beside a pipe or a device.
+    model_file = "model" if _files.regular_target(args.model_out) is None else args.model_out
+    beside = f"{os.path.splitext(model_file)[0]}.checkpoint.npz"
     checkpoint = beside if args.checkpoint is None else args.checkpoint
     if os.path.realpath(checkpoint) == os.path.realpath(args.model_out):
         args.parser.error(f"--checkpoint and --model-out: both are {checkpoint}")
@@ -136,9 +159,9 @@ def _train(args: argparse.Namespace) -> int:
     assert source.test is not None
     # What cannot be written is told before the training, not after it.
     for path in (args.model_out, checkpoint):
-        if os.path.isdir(path):
-            raise IsADirectoryError(f"{path}: a folder; name a file in it")
-        _make_folder(os.path.dirname(path) or ".")
+        target = _files.regular_target(path)
+        if target is not None:
+            _make_folder(os.path.dirname(target))
     if args.report is not None:
         _make_folder(args.report)
 
@@ -216,6 +239,7 @@ def _run_sgd(
     """Minibatch descent, from zero or from a checkpoint."""
     from .trainer import TrainingInterrupted
 
+    assert source.test is not None
     beside = checkpoint if args.checkpoint is None else None
     if args.resume is None:
         trainer, model = _new_run(args, source, checkpoint, kernels, listeners)
@@ -227,7 +251,8 @@ def _run_sgd(
     _say(args, _describe(source, kernels))
     try:
         with _shown(listeners):
-            history = trainer.fit(model, *source.train, validation_data=source.test)
+            validation = source.targets(source.test)
+            history = trainer.fit(model, *source.targets(source.train), validation_data=validation)
     except TrainingInterrupted as interrupt:
         if interrupt.checkpoint is None:
             raise
@@ -284,7 +309,7 @@ def _run_lbfgs(
         start = time.perf_counter()
 
     with _shown(listeners):
-        result = fit_lbfgs(model, *source.train, **settings, callback=record)
+        result = fit_lbfgs(model, *source.targets(source.train), **settings, callback=record)
     if not result.success:
         _complain(args, f"warning: not converged: {result.message}; see --max-iter and --tol")
     _say(args, f"after {result.nit} iterations: {result.message}")
@@ -308,7 +333,7 @@ def _new_model(args: argparse.Namespace, source: Source, kernels: Any) -> Softma
         math.prod(X.shape[1:]),
         len(source.class_names),
         dtype=args.dtype or "float32",
-        classes=source.class_names if source.is_named else None,
+        classes=source.classes,
         x_scale=x_scale,
         kernels=kernels,
     )
@@ -410,15 +435,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     part, part_name = source.test, "test"
     if args.part == "train" or part is None:
         part, part_name = source.train, "train"
-    names = _class_names(model)
+    names = tuple(map(str, _class_labels(model)))
     part = part._replace(y=source.indices_for(part, names))
     score, predicted = _score(model, part)
     counts = confusion_counts(part.y, predicted, len(names))
     recall, precision = class_scores(counts)
     per_class = list(zip(names, counts.sum(axis=1).tolist(), recall, precision, strict=True))
     if args.format == "json":
-        import json
-
         classes = {
             name: {"examples": n, "recall": _number(r), "precision": _number(p)}
             for name, n, r, p in per_class
@@ -430,7 +453,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             "classes": classes,
             "confusion": counts.tolist(),
         }
-        print(json.dumps(found, indent=2))
+        print(_json(found, sys.stdout, indent=2))
         return 0
     print(f"{source.name}, the {part_name} part: {score.n_examples} examples")
     width = max(len("class"), *map(len, names))
@@ -448,7 +471,7 @@ def _predict(args: argparse.Namespace) -> int:
     inputs = [(path, _read_examples(path, model, args)) for path in args.inputs]
     write = _write_json if args.format == "json" else _write_csv
     with _output(args.out) as file:
-        write(file, _class_names(model), _predictions(model, inputs))
+        write(file, _class_labels(model), _predictions(model, inputs))
     return 0
 
 
@@ -464,45 +487,42 @@ def _predictions(
 
 
 def _write_csv(
-    file: TextIO, names: tuple[str, ...], predictions: Iterator[tuple[str, int, NDArray[Any]]]
+    file: TextIO, classes: list[Any], predictions: Iterator[tuple[str, int, NDArray[Any]]]
 ) -> None:
     import csv
 
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["input", "row", "label", "probability", *(f"P({name})" for name in names)])
+    writer.writerow(["input", "row", "label", "probability", *(f"P({name})" for name in classes)])
     for path, row, p in predictions:
         k = int(p.argmax())
-        writer.writerow([path, row, names[k], f"{p[k]:.6g}", *(f"{q:.6g}" for q in p)])
+        writer.writerow([path, row, classes[k], f"{p[k]:.6g}", *(f"{q:.6g}" for q in p)])
 
 
 def _write_json(
-    file: TextIO, names: tuple[str, ...], predictions: Iterator[tuple[str, int, NDArray[Any]]]
+    file: TextIO, classes: list[Any], predictions: Iterator[tuple[str, int, NDArray[Any]]]
 ) -> None:
-    import json
-
     separator = "[\n"
     for path, row, p in predictions:
         k = int(p.argmax())
-        probabilities = {name: _number(q) for name, q in zip(names, p, strict=True)}
-        found = {"input": path, "row": row, "label": names[k], "probabilities": probabilities}
-        file.write(separator + json.dumps(found, ensure_ascii=False))
+        probabilities = {str(c): _number(q) for c, q in zip(classes, p, strict=True)}
+        found = {"input": path, "row": row, "label": classes[k], "probabilities": probabilities}
+        file.write(separator + _json(found, file))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def _read_examples(path: str, model: SoftmaxModel, args: argparse.Namespace) -> NDArray[Any]:
     """The examples in a file, of as many numbers as the model has features."""
-    from . import datasets, sources
+    from . import pictures, sources
 
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     D = model.W.shape[0]
-    if path.endswith(".npy"):
-        X = sources.open_npy(path)
-    elif path.removesuffix(".gz").endswith("-ubyte"):
-        X = datasets.read_idx(path)
+    if sources.is_array(path):
+        X = sources.open_array(path)
     else:
-        X = _read_image(path, D, args)
+        X = pictures.read_picture(path, D, resize=args.resize)
+        X = 255 - X if args.invert else X
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{path}: holds {X.dtype}, wanted numbers")
     if X.ndim in (1, 2) and X.size == D:  # one example
@@ -510,30 +530,6 @@ def _read_examples(path: str, model: SoftmaxModel, args: argparse.Namespace) -> 
     if X.ndim < 2 or math.prod(X.shape[1:]) != D:
         raise ValueError(f"{path}: shape {X.shape}, wanted examples of {D} numbers each")
     return X
-
-
-def _read_image(path: str, D: int, args: argparse.Namespace) -> NDArray[np.uint8]:
-    """A picture in grey, of D pixels."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading pictures needs Pillow: pip install "softmax-ext[cli]"'
-        ) from error
-
-    with Image.open(path) as picture:
-        grey = picture.convert("L")
-    side = math.isqrt(D)
-    if args.resize and side * side == D:
-        grey = grey.resize((side, side))
-    if grey.width * grey.height != D:
-        shape = f" ({side} x {side})" if side * side == D else ""
-        raise ValueError(
-            f"{path}: {grey.width} x {grey.height} pixels, wanted {D}{shape};"
-            " scale it first, or pass --resize"
-        )
-    pixels: NDArray[np.uint8] = np.array(grey, dtype=np.uint8).reshape(1, D)
-    return 255 - pixels if args.invert else pixels
 
 
 def _data(args: argparse.Namespace) -> int:
@@ -618,9 +614,19 @@ def _kernels_name(kernels: Any) -> str:
 
 
 def _load(args: argparse.Namespace) -> Source:
+    from .model import check_finite
     from .sources import load_source
 
-    return load_source(args.data, labels=args.labels, root=args.root, download=not args.no_download)
+    source = load_source(
+        args.data, labels=args.labels, root=args.root, download=not args.no_download
+    )
+    for name, part in (("train", source.train), ("test", source.test)):
+        if part is not None and part.X.dtype.kind == "f":
+            try:
+                check_finite(part.X.reshape(len(part.X), -1), part.y)
+            except ValueError as error:
+                raise ValueError(f"{source.name}, the {name} part: {error}") from error
+    return source
 
 
 def _load_model(args: argparse.Namespace) -> SoftmaxModel:
@@ -637,9 +643,8 @@ def _load_model(args: argparse.Namespace) -> SoftmaxModel:
         raise ModelFormatError(f"{error}; {hint}") from error
 
 
-def _class_names(model: SoftmaxModel) -> tuple[str, ...]:
-    classes = range(model.W.shape[1]) if model.classes is None else model.classes.tolist()
-    return tuple(map(str, classes))
+def _class_labels(model: SoftmaxModel) -> list[Any]:
+    return [*range(model.W.shape[1])] if model.classes is None else model.classes.tolist()
 
 
 def _describe(source: Source, kernels: Any) -> str:
@@ -676,6 +681,18 @@ def _score_table(scores: list[tuple[str, Score]]) -> str:
     return "\n".join(lines)
 
 
+def _json(value: Any, file: TextIO, **options: Any) -> str:
+    """JSON for a file: text as it is, or escaped where the file cannot hold it."""
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, **options)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, **options)
+    return text
+
+
 def _number(value: Any) -> float | None:
     """For JSON, which has no NaN."""
     number = float(value)
@@ -692,15 +709,8 @@ def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with _files.writing_text(path) as file:
+        yield file
 
 
 _COMMANDS = {

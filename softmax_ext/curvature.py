@@ -21,6 +21,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -37,8 +38,13 @@ ROWS_PER_FEATURE = 5
 CANDIDATES = 5
 # With more classes the sample would have too few rows for each block.
 MOST_BLOCKS = 32
-# Rows are gathered so many at a time.
-CHUNK = 1024
+# Rows are gathered so many at a time, of many features fewer, and entries of a sparse X.
+CHUNK, CHUNK_ELEMENTS = 1024, 1 << 20
+ENTRIES = 1 << 18
+# Where the matrix of all parameters is small, its sample may cost so many evaluations.
+EVALUATIONS = 8
+# Random combinations of the features that tell how long a row is.
+PROJECTIONS = 4
 # Bytes that the factors of all blocks may take, and candidates' probabilities.
 MOST_BYTES = 32 << 20
 # With more features no matrix (D, D) is made.
@@ -49,8 +55,13 @@ MOST_WHOLE = 256
 LEAST_ROWS = 1000
 # Multiplications that take as long as NumPy takes to be called for a matrix, however small.
 CALLS = 1e6
-# Added to a matrix's diagonal, relative to its mean; more where it is not enough.
-JITTERS = (1e-6, 1e-3)
+# Added to each element of a matrix's diagonal, as a share of it: the first is well above the
+# rounding of the matrix's sums, the others are for where that is not enough.
+JITTERS = {np.dtype(np.float32): (1e-6, 1e-3), np.dtype(np.float64): (1e-10, 1e-6, 1e-3)}
+# The largest penalty on the diagonal: its inverse is still a number.
+LARGEST = 1e300
+# A feature whose deviation is a smaller share of its largest element does not change.
+FLAT = 1e-14
 
 
 class Curvature:
@@ -68,6 +79,8 @@ class Curvature:
         Of the parameters; moments and factors are kept in this dtype.
     predict_proba : callable
         The probabilities of some rows of X at a point.
+    linear : callable
+        All rows of X times a matrix, plus a row.
     """
 
     def __init__(
@@ -80,6 +93,7 @@ class Curvature:
         intercept: bool,
         dtype: np.dtype[Any],
         predict_proba: Callable[[Any, _Vector], _Floats],
+        linear: Callable[[_Vector, _Vector], _Floats],
     ) -> None:
         self.X, self.x_scale, self.l2 = X, x_scale, l2
         self.intercept, self.dtype = intercept, dtype
@@ -94,18 +108,26 @@ class Curvature:
             and n_classes <= MOST_BLOCKS
             and n_classes * (self.D + 1) ** 2 * 4 <= MOST_BYTES
         )
+        self.n_rows = N
         per_feature = max(ROWS_PER_FEATURE, n_classes // 2 if self.use_blocks else 0)
         wanted = max(per_feature * self.D, 4 * n_classes, LEAST_ROWS) if self.has_moments else 1000
-        self.n_rows = min(N, wanted)
+        if self.use_whole:
+            # A row of it costs (C - 1) D / 4 times what one costs in an evaluation.
+            wanted = max(wanted, EVALUATIONS * 4 * N // max(1, (n_classes - 1) * self.D))
         candidates = CANDIDATES if self.has_moments else 1
-        n = min(N, candidates * self.n_rows, max(self.n_rows, MOST_BYTES // (8 * n_classes)))
-        # One row somewhere in each of n equal parts: no rhythm of the labels can fool it.
-        place = np.random.Generator(np.random.PCG64(0)).random(n)
-        rows = np.minimum(((np.arange(n) + place) * (N / n)).astype(np.intp), N - 1)
-        self._rows = np.arange(N) if n == N else rows
-        self._factors = factors[self._rows]
-        self._factors /= self._factors.sum()
-        self._measure(factors / factors.sum())
+        most = max(min(N, wanted), MOST_BYTES // (8 * n_classes))
+        self.n_rows = min(N, wanted, most)
+        n = min(N, candidates * self.n_rows, most)
+        share = factors / factors.sum()
+        self._rows, self._factors = _sample(share, share, n)
+        self._measure(share)
+        # The squared length of each row, relative to their mean: a long one counts more.
+        self._lengths: _Floats = np.ones(len(self._rows))
+        if self.n_rows < np.count_nonzero(share) and self.has_moments:
+            lengths = self._all_lengths(share, linear)
+            self._rows, self._factors = _sample(share, share * (1 + lengths), n)
+            self._lengths = lengths[self._rows]
+            self._measure(share)
 
     # What it costs, in multiplications --------------------------------------------------------
 
@@ -127,8 +149,9 @@ class Curvature:
     # The sample ---------------------------------------------------------------------------------
 
     def _chunks(self, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Any]]:
-        for i in range(0, len(rows), CHUNK):
-            part = slice(i, min(i + CHUNK, len(rows)))
+        step = min(CHUNK, CHUNK_ELEMENTS // max(1, self.D) + 1)
+        for i in range(0, len(rows), step):
+            part = slice(i, min(i + step, len(rows)))
             yield part, self._dense(rows[part]) if self.sparse else self.X[rows[part]]
 
     def _dense(self, rows: NDArray[np.intp]) -> _Floats:
@@ -143,26 +166,71 @@ class Curvature:
         np.add.at(result, places, X.data[entries].astype(self.dtype))
         return result
 
-    def _measure(self, all_factors: _Vector) -> None:
-        """Find the features' means and deviations, to centre and scale by."""
-        total, squares = np.zeros(self.D), np.zeros(self.D)
+    def _measure(self, share: _Vector) -> None:
+        """Find the features' means and deviations, to centre and scale by.
+
+        Those of a sparse X from all rows, and of features that do not change in a dense sample.
+        """
         if self.sparse:
-            X = self.X
-            weights = np.repeat(all_factors, np.diff(X.indptr)) * X.data
-            total = np.bincount(X.indices, weights, self.D)
-            weights *= X.data
-            squares = np.bincount(X.indices, weights, self.D)
+            mean, largest, squares = self._moments_of_sparse(share)
         else:
-            for part, x in self._chunks(self._rows):
-                wide = x.astype(np.float64)
-                total += self._factors[part] @ wide
-                squares += self._factors[part] @ (wide * wide)
-        mean, squares = total * self.x_scale, squares * self.x_scale**2
-        self.mean = mean if self.intercept else np.zeros(self.D)
-        variance = squares - self.mean**2
-        # A constant feature keeps rounding as its variance; it has none.
-        flat = variance <= 1e-12 * squares
-        self.scale = np.sqrt(np.where(flat, 1.0, variance))
+            mean, largest, squares = _moments(
+                lambda: ((x, self._factors[part]) for part, x in self._chunks(self._rows)), self.D
+            )
+        self.unseen = squares <= FLAT**2
+        if not self.sparse and self.unseen.any() and len(self._rows) < self.X.shape[0]:
+            X, unseen = self.X, np.flatnonzero(self.unseen)
+            starts = range(0, len(X), CHUNK)
+            mean[unseen], largest[unseen], squares[unseen] = _moments(
+                lambda: ((X[i : i + CHUNK, unseen], share[i : i + CHUNK]) for i in starts),
+                len(unseen),
+            )
+        if not self.intercept:
+            squares += (mean / largest) ** 2
+            mean[:] = 0
+        deviation = np.where(squares > FLAT**2, np.sqrt(squares), 1)
+        self.mean = mean * self.x_scale
+        self.scale = largest * deviation * (abs(self.x_scale) or 1.0)
+
+    def _moments_of_sparse(self, share: _Vector) -> tuple[_Vector, _Vector, _Vector]:
+        """Do what `_moments` does."""
+        X, D = self.X, self.D
+        inner = np.searchsorted(X.indptr, np.arange(ENTRIES, len(X.indices), ENTRIES))
+        bounds = [0, *inner, X.shape[0]]
+        blocks = [slice(i, j) for i, j in itertools.pairwise(bounds) if i < j]
+
+        def entries(rows: slice) -> tuple[_Vector, Any, _Vector]:
+            begin = X.indptr[rows.start : rows.stop + 1]
+            part = slice(begin[0], begin[-1])
+            weights = np.repeat(share[rows], np.diff(begin).astype(np.intp))
+            return X.data[part].astype(np.float64), X.indices[part], weights
+
+        mean, largest, present, squares = np.zeros((4, D))
+        for rows in blocks:
+            x, columns, weights = entries(rows)
+            mean += np.bincount(columns, weights * x, D)
+            present += np.bincount(columns, weights, D)
+            np.maximum.at(largest, columns, np.abs(x))
+        largest[largest == 0] = 1
+        for rows in blocks:
+            x, columns, weights = entries(rows)
+            deviations = (x - mean[columns]) / largest[columns]
+            squares += np.bincount(columns, weights * deviations**2, D)
+        return mean, largest, squares + np.maximum(1 - present, 0) * (mean / largest) ** 2
+
+    def _all_lengths(
+        self, share: _Vector, linear: Callable[[_Vector, _Vector], _Floats]
+    ) -> _Floats:
+        """Estimate each standardised row's squared length, as a share of their mean.
+
+        Random combinations of the features have it as their variance.
+        """
+        signs = np.random.Generator(np.random.PCG64(1)).choice((-1.0, 1.0), (self.D, PROJECTIONS))
+        factors = signs / self.scale[:, None]
+        with np.errstate(all="ignore"):
+            lengths = np.square(linear(factors, -(self.mean @ factors))).sum(axis=1)
+            lengths /= share @ lengths
+        return lengths if np.isfinite(lengths).all() else np.ones_like(lengths)
 
     def _probabilities(self, theta: _Vector) -> _Floats:
         result = np.empty((len(self._rows), self.C), self.dtype)
@@ -173,7 +241,7 @@ class Curvature:
     def _choose(self, P: _Floats) -> tuple[NDArray[np.intp], _Vector]:
         """Draw rows by the size of their K_i; return their numbers, and what multiplies each."""
         size = self._factors * (1 - np.einsum("ij,ij->i", P, P, dtype=np.float64))
-        size = np.maximum(size, 0)
+        size = np.maximum(size, 0) * (1 + self._lengths)
         n = self.n_rows
         if n >= len(size):
             return np.arange(len(size)), self._factors
@@ -187,12 +255,9 @@ class Curvature:
     def _standardised(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, _Floats]]:
         """Yield chunks of rows, centred and scaled, with a column for the intercept."""
         width = self.D + self.intercept
-        mean = (self.mean / self.scale).astype(self.dtype)
-        factor = self.x_scale / self.scale
         for part, x in self._chunks(self._rows[chosen]):
             a = np.empty((len(x), width), self.dtype)
-            np.multiply(x, factor, out=a[:, : self.D], casting="unsafe")
-            a[:, : self.D] -= mean
+            a[:, : self.D] = (x * self.x_scale - self.mean) / self.scale
             a[:, self.D :] = 1
             yield part, a
 
@@ -245,7 +310,8 @@ class Curvature:
         for i in range(n):
             for j in range(i):
                 matrix[j, :, i] = matrix[i, :, j]
-        factor = _inverse_factor(matrix.reshape(n * width, -1), np.tile(self._ridge(), n))
+        ridges = [self._ridge(factors @ (p @ axis**2 - (p @ axis) ** 2)) for axis in axes]
+        factor = _inverse_factor(matrix.reshape(n * width, -1), np.concatenate(ridges))
         if factor is None:
             return None
 
@@ -271,15 +337,12 @@ class Curvature:
     def _in_turned_form(self, turn: _Vector, apply: Callable[[_Vector], None]) -> Preconditioner:
         """Wrap what takes gradients (C - 1, D) of the turned classes but the first, in place.
 
-        Along the first axis all classes move together. There is no curvature but the penalty's, and
-        without one nothing but rounding to follow.
+        Along the first axis all classes move together: nothing but rounding is to follow there.
         """
-        ridge = self._ridge()
-        of_first = np.divide(1, ridge, out=np.zeros_like(ridge), where=ridge > 0)
 
         def wrapped(g: _Vector) -> _Vector:
             turned = np.ascontiguousarray((g @ turn).T)
-            turned[0] *= of_first
+            turned[0] = 0
             apply(turned[1:])
             result: _Vector = turned.T @ turn.T
             return result
@@ -317,13 +380,56 @@ class Curvature:
             for M, root in zip(matrices, roots.T, strict=True):
                 weighted = a * root[part, None]
                 M += weighted.T @ weighted
-        return [_inverse_factor(M, self._ridge()) for M in matrices]
+        return [
+            _inverse_factor(M, self._ridge(weight))
+            for M, weight in zip(matrices, weights.sum(axis=0), strict=True)
+        ]
 
-    def _ridge(self) -> _Vector:
-        """The penalty's part of the diagonal."""
+    def _ridge(self, weight: float) -> _Vector:
+        """The penalty's part of the diagonal, given the sum of the rows' weights.
+
+        A feature that changes in no row of the sample has no part in what it gives, but in rows
+        outside it: by what it is scaled by, that is the weight.
+        """
         ridge = np.zeros(self.D + self.intercept)
-        ridge[: self.D] = self.l2 / self.scale**2
+        with np.errstate(over="ignore", under="ignore"):
+            ridge[: self.D] = np.minimum(self.l2 / self.scale / self.scale, LARGEST)
+        ridge[: self.D] += weight * self.unseen
         return ridge
+
+
+def _moments(
+    parts: Callable[[], Iterator[tuple[Any, _Vector]]], n_features: int
+) -> tuple[_Vector, _Vector, _Vector]:
+    """Return means, sizes, and variances as shares of the sizes squared, of weighted rows.
+
+    Sizes are those of the largest element: deviations of a feature far from 0, or squares of
+    1e160, would have nothing left to tell.
+    """
+    mean, largest, squares = np.zeros((3, n_features))
+    for x, weights in parts():
+        mean += weights @ x.astype(np.float64)
+        np.maximum(largest, np.abs(x, dtype=np.float64).max(axis=0), out=largest)
+    largest[largest == 0] = 1
+    for x, weights in parts():
+        squares += weights @ ((x - mean) / largest) ** 2
+    return mean, largest, squares
+
+
+def _sample(share: _Vector, size: _Vector, n: int) -> tuple[NDArray[np.intp], _Vector]:
+    """Draw n rows in proportion to their size; return which, and the share each stands for.
+
+    One is drawn in each of n equal parts of the whole: no rhythm of the labels can fool it.
+    """
+    rows = np.flatnonzero(share)
+    if len(rows) <= n:
+        return rows, share[rows]
+    place = np.random.Generator(np.random.PCG64(0)).random(n)
+    ends = np.cumsum(size)
+    drawn = np.searchsorted(ends, (np.arange(n) + place) * (ends[-1] / n), side="right")
+    rows, times = np.unique(np.minimum(drawn, rows[-1]), return_counts=True)
+    factors = share[rows] / size[rows] * times
+    return rows, factors / factors.sum()
 
 
 def _mean_K(p: _Vector, factors: _Vector) -> _Vector:
@@ -333,30 +439,43 @@ def _mean_K(p: _Vector, factors: _Vector) -> _Vector:
 
 
 def _inverse_factor(M: _Floats, ridge: _Vector) -> _Floats | None:
-    """Overwrite M by L^-1 for ``L L^T = M`` plus the ridge; None if M is not positive."""
+    """Overwrite M by L^-1 for ``L L^T = M`` plus the ridge; None if M is not positive.
+
+    M is brought to a diagonal of ones first, so that what is added to it for rounding's sake is
+    little beside each element, however far apart they are.
+    """
     wide: _Vector = M.astype(np.float64)
     n = len(wide)
-    wide.flat[:: n + 1] += ridge
-    for jitter in JITTERS:
-        wide.flat[:: n + 1] += jitter * np.trace(wide) / n
+    diagonal = wide.diagonal() + ridge
+    if not (diagonal > 0).all():
+        return None
+    wide.flat[:: n + 1] = diagonal
+    root = np.sqrt(diagonal)
+    wide /= root
+    wide /= root[:, None]
+    for jitter in JITTERS[M.dtype]:
+        wide.flat[:: n + 1] = 1 + jitter
         try:
-            L = np.linalg.cholesky(wide)
+            M[:] = _inverse_cholesky(wide) / root
         except np.linalg.LinAlgError:
             continue
-        M[:] = _inverse_of_lower(L.astype(np.float64, copy=False))
         return M
     return None
 
 
-def _inverse_of_lower(L: _Vector) -> _Vector:
-    """Invert a lower triangle by halves: nearly all of it is products of matrices."""
-    n = len(L)
+def _inverse_cholesky(M: _Vector) -> _Vector:
+    """Return L^-1 for ``L L^T = M``, by halves.
+
+    Nearly all of it is products of matrices, and no call is so long that Ctrl-C would wait for it.
+    """
+    n = len(M)
     if n <= 64:
-        inverse: _Vector = np.tril(np.linalg.inv(L))
+        inverse: _Vector = np.tril(np.linalg.inv(np.linalg.cholesky(M)))
         return inverse
     h = n // 2
-    result = np.zeros_like(L)
-    result[:h, :h] = _inverse_of_lower(L[:h, :h])
-    result[h:, h:] = _inverse_of_lower(L[h:, h:])
-    result[h:, :h] = -result[h:, h:] @ (L[h:, :h] @ result[:h, :h])
+    result = np.zeros_like(M)
+    result[:h, :h] = first = _inverse_cholesky(M[:h, :h])
+    below = M[h:, :h] @ first.T
+    result[h:, h:] = second = _inverse_cholesky(M[h:, h:] - below @ below.T)
+    result[h:, :h] = -second @ (below @ first)
     return result

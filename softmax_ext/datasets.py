@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
 from .errors import DataFormatError
 
 if TYPE_CHECKING:
@@ -161,20 +162,19 @@ class _IdxContent:
             raise DataFormatError(f"{self.name}: the content is longer than its header says")
 
 
-def _open_without_waiting(name: str, flags: int) -> int:
-    """Opener with which a FIFO that nobody writes to cannot hang us."""
-    return os.open(name, flags | os.O_NONBLOCK)
-
-
 def _read_idx(
     path: str | os.PathLike[str],
     *,
     shape: tuple[int, ...] | None = None,
     digest: _Hash | None = None,
+    temporary: str | None = None,
 ) -> NDArray[Any]:
-    """`read_idx` that can insist on uint8 of one shape and hash the unpacked content."""
+    """`read_idx` that can insist on uint8 of one shape and hash the unpacked content.
+
+    `temporary` has what is still to come to `path`.
+    """
     name = os.fsdecode(path)
-    with open(name, "rb", buffering=0, opener=_open_without_waiting) as file:
+    with open(temporary or name, "rb", buffering=0, opener=_files.open_without_waiting) as file:
         content = _IdxContent(file, name, digest)
         magic = content.take(4)
         scalar_type = _IDX_TYPES.get(magic[2])
@@ -253,6 +253,17 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     array([9, 0, 4], dtype=uint8)
     """
     return _read_idx(path)
+
+
+def is_idx(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an IDX file does, plain or gzip-compressed."""
+    name = os.fsdecode(path)
+    with open(name, "rb", buffering=0, opener=_files.open_without_waiting) as file:
+        try:
+            magic = _IdxContent(file, name, None).take(4)
+        except (OSError, DataFormatError):
+            return False
+    return magic[:2] == b"\0\0" and magic[2] in _IDX_TYPES and 1 <= magic[3] <= _MAX_DIMENSIONS
 
 
 # ----------------------------------------------------------------------- Fashion-MNIST
@@ -354,10 +365,15 @@ def _places(root: str | os.PathLike[str] | None) -> list[_Place]:
     return places
 
 
-def _candidates(part: _Part, folder: str) -> tuple[str, str]:
-    """The file in a folder, unpacked (quicker to read) before packed."""
-    path = os.path.join(folder, part.file)
-    return path, path + ".gz"
+def idx_candidates(file: str, folder: str) -> list[str]:
+    """What one of MNIST's files may be called in a folder, unpacked (quicker to read) first.
+
+    Some mirrors write ``train-images.idx3-ubyte`` for ``train-images-idx3-ubyte``, and some put
+    that beside a folder of the other name.
+    """
+    names = (file, file.replace("-idx", ".idx"))
+    paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz") for name in names]
+    return sorted(paths, key=os.path.isdir)
 
 
 def find_fashion_mnist(root: str | os.PathLike[str] | None = None) -> dict[str, str | None]:
@@ -385,7 +401,7 @@ def find_fashion_mnist(root: str | os.PathLike[str] | None = None) -> dict[str, 
             (
                 path
                 for place in places
-                for path in _candidates(part, place.folder)
+                for path in idx_candidates(part.file, place.folder)
                 if os.path.exists(path)
             ),
             None,
@@ -402,9 +418,9 @@ def load_fashion_mnist(
 ) -> FashionMNIST:
     """Load Fashion-MNIST, each file checked by the SHA-256 of its unpacked content.
 
-    Each file is looked for, plain or as ``.gz``, in ``root``, in the folder named by the
-    environment variable ``SOFTMAX_EXT_DATA``, in the user's cache
-    (``$XDG_CACHE_HOME/softmax_ext/fashion-mnist``, by default under ``~/.cache``) and in
+    Each file is looked for, plain or as ``.gz``, also as ``train-images.idx3-ubyte``, in
+    ``root``, in the folder named by the environment variable ``SOFTMAX_EXT_DATA``, in the user's
+    cache (``$XDG_CACHE_HOME/softmax_ext/fashion-mnist``, by default under ``~/.cache``) and in
     ``/usr/share/datasets/fashion-mnist``, where Debian's and Ubuntu's package
     ``dataset-fashion-mnist`` puts it. What is in none of them is downloaded over HTTPS into
     the cache.
@@ -517,7 +533,7 @@ def _load_part(
 ) -> _Loaded:
     """One file from the first place that has it whole, or downloaded."""
     for place in places:
-        for path in _candidates(part, place.folder):
+        for path in idx_candidates(part.file, place.folder):
             try:
                 return _Loaded(_read_verified(path, part), path)
             except FileNotFoundError:
@@ -536,12 +552,12 @@ def _load_part(
     )
 
 
-def _read_verified(path: str, part: _Part) -> NDArray[np.uint8]:
+def _read_verified(path: str, part: _Part, temporary: str | None = None) -> NDArray[np.uint8]:
     """The array in a file, if the file is this part of Fashion-MNIST to the last bit."""
     import hashlib
 
     digest = hashlib.sha256()
-    array = _read_idx(path, shape=part.shape, digest=digest)
+    array = _read_idx(path, shape=part.shape, digest=digest, temporary=temporary)
     if digest.hexdigest() != part.sha256:
         raise DataFormatError(
             f"{path}: SHA-256 of the unpacked content is {digest.hexdigest()}, not"
@@ -575,23 +591,13 @@ def _download(part: _Part, progress: Progress | None) -> _Loaded:
 
 def _fetch(url: str, path: str, part: _Part, progress: Progress | None) -> NDArray[np.uint8]:
     """Download ``url`` to ``path``, which appears only once its content has been verified."""
-    import tempfile
-
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{part.file}.", suffix=".gz")
-    try:
-        with open(descriptor, "wb") as file:
-            _receive(url, file, part, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        array = _read_verified(temporary, part)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    return array
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if _files.regular_target(path) is None:
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    with _files.writing(path) as file:
+        _receive(url, file, part, progress)
+        file.flush()
+        return _read_verified(path, part, file.name)
 
 
 def _receive(url: str, file: io.BufferedWriter, part: _Part, progress: Progress | None) -> None:

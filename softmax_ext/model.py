@@ -30,7 +30,7 @@ class SoftmaxModel:
     b : array_like, shape (C,), or None
         Bias. None: a model without one. The wider of the dtypes of `W` and `b` is that of both.
     classes : array_like, shape (C,), optional
-        Class labels, numbers or strings, all different. None: the labels are 0 to C - 1.
+        Class labels: numbers, bools or strings, all different. None: the labels are 0 to C - 1.
     x_scale : float, optional
         Multiplies `X`, inside the kernels: 1/255 for images of bytes.
     kernels : object with the kernels' functions, optional
@@ -51,7 +51,8 @@ class SoftmaxModel:
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
-    With string `classes`, integers are indices into `classes`.
+    With string `classes`, integers are indices into `classes`. Bools are the integers 0 and 1;
+    arrays of Python objects are what their elements are.
 
     Examples
     --------
@@ -260,7 +261,7 @@ class SoftmaxModel:
             )
             model._require_finite()
         except (ValueError, TypeError) as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error
+            raise ModelFormatError(f"{os.fsdecode(path)}: {error}") from error
         return model
 
     def _is_finite(self) -> bool:
@@ -297,6 +298,7 @@ class SoftmaxModel:
         target = y if isinstance(y, np.ndarray) else np.asarray(y)
         if isinstance(target, np.ma.MaskedArray):
             raise TypeError("y: a masked array, wanted a plain one; use y.filled()")
+        target = as_labels(target)
         C = self.W.shape[1]
         if target.ndim == 2 and target.dtype.kind == "f":
             if target.shape != (n, C):
@@ -307,18 +309,14 @@ class SoftmaxModel:
                 f"y: {target.dtype} of shape {target.shape}, wanted ({n},) labels as X has rows, "
                 f"or {(n, C)} floating probabilities"
             )
-        if self.classes is None:
-            if target.dtype.kind not in "iu" and n > 0:
-                raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
-            return as_native(target) if n > 0 else target.astype(np.intp)
-        if self.classes.dtype.kind == "U" and target.dtype.kind in "iu":
-            return target
-        return _indices_of(target, self.classes)
+        if self.classes is None and target.dtype.kind not in "biu" and n > 0:
+            raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
+        return as_native(indices_of("y", target, self.classes))
 
 
 #: Entries of a model in a file and their dtype kinds, for `_npz.read`; a checkpoint has more.
 REQUIRED_ENTRIES = {"W": "f", "x_scale": "f"}
-OPTIONAL_ENTRIES = {"b": "f", "classes": "iufU"}
+OPTIONAL_ENTRIES = {"b": "f", "classes": "biufU"}
 
 
 def kernels_or_default(kernels: Any) -> Any:
@@ -352,6 +350,22 @@ def check_labels(target: NDArray[Any], n_classes: int) -> bool:
     return True
 
 
+def check_finite(X: Any, target: NDArray[Any]) -> None:
+    """Refuse NaN and infinity in the rows that count of X and of probabilities."""
+    # Times 0 they are NaN, in whatever form X is.
+    products = kernels_or_default(None).linear(X, np.zeros((X.shape[1], 1), np.float32))
+    for name, values in (("X", products), ("y", target)):
+        if values.ndim == 2:
+            bad = ~np.isfinite(values).all(axis=1)
+            if target.ndim == 1:
+                bad &= target != IGNORED_LABEL
+            if bad.any():
+                raise ValueError(
+                    f"{name}: row {bad.argmax()} has elements that are NaN or infinite, wanted "
+                    "finite ones"
+                )
+
+
 def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     """Return the share of rows that count whose predicted class is their target's."""
     labels = target.argmax(axis=1) if target.ndim == 2 else target
@@ -371,12 +385,12 @@ def _as_floats(value: ArrayLike, name: str) -> NDArray[Any]:
 def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
     if np.shape(classes) != (n,):
         raise ValueError(f"classes: shape {np.shape(classes)}, wanted ({n},) as W has columns")
-    labels = _as_labels(np.asarray(classes))
+    labels = as_labels(np.asarray(classes))
     # NumPy makes strings of the numbers in a mixed list.
     mixed = labels.dtype.kind == "U" and not all(
         isinstance(label, str) for label in np.asarray(classes, dtype=object)
     )
-    if mixed or labels.dtype.kind not in "iufU":
+    if mixed or labels.dtype.kind not in "biufU":
         raise TypeError(f"classes: {classes!r:.80}, wanted all numbers or all strings")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError("classes: a label is nan or infinite")
@@ -386,25 +400,31 @@ def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
     return labels.astype(labels.dtype.newbyteorder("="))
 
 
-def _as_labels(array: NDArray[Any]) -> NDArray[Any]:
+def as_labels(array: NDArray[Any]) -> NDArray[Any]:
     """Give labels held as Python objects, or as NumPy's StringDType, a plain dtype."""
     return np.array(array.tolist()) if array.dtype.kind in "OT" else array
 
 
-def _indices_of(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the index in `classes` of each label in y."""
-    labels = _as_labels(y)
+def indices_of(name: str, labels: NDArray[Any], classes: NDArray[Any] | None) -> NDArray[Any]:
+    """Return the index of each label, of a plain dtype, in `classes`.
+
+    Without `classes`, and with strings for them, integers are indices already.
+    """
+    kind = labels.dtype.kind
     if labels.size == 0:
         return np.zeros(0, np.intp)
-    if labels.dtype.kind not in "iufU":
-        raise TypeError(f"y: dtype {labels.dtype}, wanted class labels: numbers or strings")
-    if (labels.dtype.kind == "U") != (classes.dtype.kind == "U"):
-        raise ValueError(f"y: label {labels[0].item()!r} at row 0 is not one of the classes")
+    if kind not in "biufU":
+        raise TypeError(f"{name}: dtype {labels.dtype}, wanted class labels: numbers or strings")
+    if classes is None or (classes.dtype.kind == "U" and kind in "biu"):
+        return labels.astype(np.uint8) if kind == "b" else labels
+    if (kind == "U") != (classes.dtype.kind == "U"):
+        raise ValueError(f"{name}: label {labels[0].item()!r} at row 0 is not one of the classes")
     order = np.argsort(classes)
     place = np.searchsorted(classes, labels, sorter=order)
     indices: NDArray[np.intp] = order[np.minimum(place, len(classes) - 1)]
     unknown = np.flatnonzero(classes[indices] != labels)
     if unknown.size:
         row = unknown[0]
-        raise ValueError(f"y: label {labels[row].item()!r} at row {row} is not one of the classes")
+        label = labels[row].item()
+        raise ValueError(f"{name}: label {label!r} at row {row} is not one of the classes")
     return indices

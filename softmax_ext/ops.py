@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import Any, cast
 
 import numpy as np
@@ -1140,4 +1141,9 @@ def default_kernels() -> Kernels:
     try:
         return Kernels(isa or None)
     except ValueError as error:
-        raise ImportError(f"environment variable SOFTMAX_EXT_ISA: {error}") from None
+        message = f"environment variable SOFTMAX_EXT_ISA: {error}"
+        # The command line, which shows no tracebacks, imports this before its own first line; of
+        # `python -m softmax_ext` Python knows no more than the "-m" at that time.
+        if os.path.basename((sys.argv or [""])[0]) in ("softmax-ext", "-m"):
+            sys.exit(f"softmax-ext: error: {message}")
+        raise ImportError(message) from None

@@ -108,6 +108,11 @@ examples:
   softmax-ext predict model.npz t10k-images-idx3-ubyte.gz --format json
   softmax-ext predict model.npz photo.jpg --resize --invert
       a dark thing on a bright ground; Fashion-MNIST has bright things on black
+
+A picture is read in grey, 0 for black to 255 for white, turned as its EXIF
+data say. What is transparent is put on white. 16 bits are scaled to 255, and
+so are floats from 0 to 1. Of several pictures in a file the first is taken.
+A model trained on numbers of another scale takes .npy files of those.
 """
 _DATA_EXAMPLES = """\
 examples:
@@ -188,9 +193,12 @@ def _add_data_options(command: Any) -> None:
         "--data",
         default="fashion-mnist",
         metavar="WHAT",
-        help="fashion-mnist (the default), two-by-two, an .npz, an .npy, or a folder of IDX files",
+        help="fashion-mnist (the default), two-by-two, an .npz, an .npy, an IDX file,"
+        " or a folder of IDX files",
     )
-    group.add_argument("--labels", metavar="FILE", help="the .npy of labels for --data FILE.npy")
+    group.add_argument(
+        "--labels", metavar="FILE", help="the .npy or IDX file of labels for --data FILE"
+    )
     _add_root(group)
     group.add_argument(
         "--no-download", action="store_true", help="fail where Fashion-MNIST is not on this machine"
@@ -315,7 +323,7 @@ def _add_predict(commands: Any) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures (PNG, JPEG, ...), .npy files, IDX files named ...-ubyte or ...-ubyte.gz",
+        help="pictures (PNG, JPEG, ...), .npy files, IDX files",
     )
     command.add_argument(
         "--format", choices=["csv", "json"], default="csv", help="default: %(default)s"

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .model import as_labels, indices_of
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
@@ -48,6 +50,8 @@ _TITLE_SIZE = 9  # points
 # would be too small to read.
 _MOST_NAMED = 60
 _MOST_NUMBERED = 25
+#: Names are drawn as they are: neither matplotlib nor TeX takes $, _ or a backslash for a formula.
+_AS_IT_IS: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
 @functools.cache
@@ -140,7 +144,7 @@ def show_images(
         axes.set_axis_off()
         if place < len(array):
             axes.imshow(array[place], cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            axes.set_title(texts[place], fontsize=_TITLE_SIZE, pad=3)
+            axes.set_title(texts[place], fontsize=_TITLE_SIZE, pad=3, **_AS_IT_IS)
     return fig
 
 
@@ -274,10 +278,13 @@ def plot_weights(
                 vmax=largest,
                 interpolation="nearest",
             )
-            axes.set_title(_wrapped(names[place]), fontsize=_TITLE_SIZE, pad=3)
+            axes.set_title(_wrapped(names[place]), fontsize=_TITLE_SIZE, pad=3, **_AS_IT_IS)
+    from matplotlib.ticker import MaxNLocator
+
     fig.colorbar(
         image,
         ax=grid,
+        ticks=MaxNLocator(4),  # whose numbers have room below the narrowest bar
         label="weight (nats per unit of input)",
         orientation="horizontal",
         fraction=0.14 / sides[1],
@@ -339,9 +346,10 @@ def plot_confusion(
     Parameters
     ----------
     true, predicted : array_like, shape (n,)
-        Labels: class indices, or strings that are among the names.
+        Labels that are among the names; integers are class indices where the names are strings.
     class_names : sequence, optional
-        C names; by default the strings there are, sorted, or 0 to the largest index.
+        C names, or a model's classes; by default the strings there are, sorted, or 0 to the
+        largest index.
     figure : matplotlib Figure or SubFigure, optional
         To draw into; by default a new one.
 
@@ -352,7 +360,7 @@ def plot_confusion(
     Raises
     ------
     TypeError
-        If the labels are neither integers nor strings.
+        If the labels are neither numbers nor strings.
     ValueError
         If there are none, the shapes differ, or a label has no name.
     ImportError
@@ -379,9 +387,10 @@ def plot_confusion(
     axes = fig.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if named:
-        ticks = range(n_classes)
-        axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, names)
+        ticks, texts = range(n_classes), [_drawable(name) for name in names]
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(ticks, texts, **slanted, **_AS_IT_IS)
+        axes.set_yticks(ticks, texts, **_AS_IT_IS)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     accuracy = np.trace(counts) / counts.sum()
@@ -431,9 +440,10 @@ def show_mistakes(
     ----------
     images : array_like, shape (N, height, width) or (N, height, width, 3 or 4)
     true, predicted : array_like, shape (N,)
-        Labels: class indices, or strings that are among the names.
+        Labels that are among the names; integers are class indices where the names are strings.
     class_names : sequence, optional
-        C names; by default the strings there are, sorted, or 0 to the largest index.
+        C names, or a model's classes; by default the strings there are, sorted, or 0 to the
+        largest index.
     n : int, default 16
         How many at most, taken in order.
     figure : matplotlib Figure or SubFigure, optional
@@ -447,7 +457,7 @@ def show_mistakes(
     Raises
     ------
     TypeError
-        If the labels are neither integers nor strings.
+        If the labels are neither numbers nor strings.
     ValueError
         If the lengths differ, a label has no name, or ``n`` is less than 1.
     ImportError
@@ -508,9 +518,14 @@ def _grey_scale(array: NDArray[Any]) -> tuple[float, float]:
     return float(finite.min()), float(finite.max())
 
 
+def _drawable(name: object) -> str:
+    """A name without the stand-ins for bytes that are not UTF-8, which have no glyphs."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def _wrapped(title: object) -> str:
     """A title in lines short enough to stand above a small image."""
-    lines = (textwrap.wrap(line, _TITLE_WIDTH) for line in str(title).split("\n"))
+    lines = (textwrap.wrap(line, _TITLE_WIDTH) for line in _drawable(title).split("\n"))
     return "\n".join("\n".join(pieces) for pieces in lines)
 
 
@@ -529,12 +544,12 @@ def _as_indices(
     true: ArrayLike, predicted: ArrayLike, class_names: Sequence[object] | None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:
     """True and predicted labels as class indices, and a name for each class."""
-    true, predicted = np.asarray(true), np.asarray(predicted)
-    if class_names is not None:
-        names = [str(name) for name in class_names]
-    else:
-        names = _names_in(true, predicted)
-    return _look_up("true", true, names), _look_up("predicted", predicted, names), names
+    true, predicted = (as_labels(np.asarray(labels)) for labels in (true, predicted))
+    names = _names_in(true, predicted) if class_names is None else [str(n) for n in class_names]
+    classes = np.array(names) if class_names is None else as_labels(np.asarray(class_names))
+    if classes.dtype.kind not in "biuf":  # whatever it is, its names stand for it
+        classes = np.array(names)
+    return _look_up("true", true, classes), _look_up("predicted", predicted, classes), names
 
 
 def _names_in(*arrays: NDArray[Any]) -> list[str]:
@@ -542,19 +557,15 @@ def _names_in(*arrays: NDArray[Any]) -> list[str]:
     strings = [array.ravel() for array in arrays if array.dtype.kind == "U"]
     if strings:
         return [str(name) for name in np.unique(np.concatenate(strings))]
-    integers = [array for array in arrays if array.dtype.kind in "iu" and array.size]
+    integers = [array for array in arrays if array.dtype.kind in "biu" and array.size]
     return [str(k) for k in range(max((int(array.max()) for array in integers), default=-1) + 1)]
 
 
-def _look_up(name: str, labels: NDArray[Any], names: list[str]) -> NDArray[np.intp]:
-    """Class indices of labels that are names, or already indices."""
-    if labels.dtype.kind != "U" or labels.ndim != 1:
-        return _check_indices(name, labels, len(names))
-    position = {label: k for k, label in enumerate(names)}
-    try:
-        return np.array([position[label] for label in labels.tolist()], dtype=np.intp)
-    except KeyError as error:
-        raise ValueError(f"{name}: label {error} is not in class_names") from None
+def _look_up(name: str, labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Class indices of labels that are among the classes, or indices already."""
+    if labels.ndim == 1 and (labels.dtype.kind == "U" or classes.dtype.kind != "U"):
+        labels = indices_of(name, labels, classes)
+    return _check_indices(name, labels, len(classes))
 
 
 def _check_indices(name: str, indices: ArrayLike, n_classes: int) -> NDArray[np.intp]:
@@ -562,7 +573,7 @@ def _check_indices(name: str, indices: ArrayLike, n_classes: int) -> NDArray[np.
     array = np.asarray(indices)
     if array.ndim != 1:
         raise ValueError(f"{name}: shape {array.shape}, wanted (n,)")
-    if array.size and array.dtype.kind not in "iu":
+    if array.size and array.dtype.kind not in "biu":
         raise TypeError(f"{name}: dtype {array.dtype}, wanted class indices or names")
     outside = np.flatnonzero((array < 0) | (array >= n_classes))
     if len(outside):

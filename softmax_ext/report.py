@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import _files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,8 +103,9 @@ def write_report(folder: str, training: Training) -> str | None:
         pictures, missing = {}, str(error)
     for name, figure in pictures.items():
         path = os.path.join(folder, f"{name}.png")
-        figure.savefig(path, dpi=_DOTS_PER_INCH, bbox_inches="tight")
-    with open(os.path.join(folder, "report.md"), "w", encoding="utf-8") as file:
+        with _files.writing(path) as picture:
+            figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight")
+    with _files.writing_text(os.path.join(folder, "report.md")) as file:
         file.write(_text(training, set(pictures), missing))
     return missing
 
@@ -135,7 +139,7 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
     """The report itself."""
     history, score = training.history, training.test_score
     lines = [
-        f"# Softmax regression on {training.source.name}",
+        f"# Softmax regression on {_as_it_is(training.source.name)}",
         "",
         f"**Test accuracy {score.accuracy:.4f}** after {_plural(len(history), training.unit)},"
         f" which took {history.seconds.sum():.1f} s without the tests in between.",
@@ -218,7 +222,7 @@ def _epochs(history: History, unit: str) -> list[str]:
 
 
 def _errors(training: Training) -> list[str]:
-    """Recall and precision of each class, and the commonest confusions in words."""
+    """Recall and precision of each class, and the commonest confusions."""
     from .plots import confusion_counts
 
     names = training.source.class_names
@@ -234,12 +238,13 @@ def _errors(training: Training) -> list[str]:
     wrong = counts - np.diag(np.diagonal(counts))
     commonest = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSIONS]
     confusions = [
-        f"* {names[true]} taken for {names[predicted]}: {wrong[true, predicted]}"
+        (names[true], names[predicted], wrong[true, predicted])
         for true, predicted in zip(*np.unravel_index(commonest, wrong.shape), strict=True)
         if wrong[true, predicted]
     ]
     if confusions:
-        lines += ["The commonest mistakes:", "", *confusions, ""]
+        lines += ["The commonest mistakes:", ""]
+        lines += _table(("class", "taken for", "times"), confusions)
     return lines
 
 
@@ -263,14 +268,19 @@ def _versions() -> dict[str, str]:
 
 def _table(heading: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
     """A Markdown table and an empty line; the first column goes left, the others right."""
-    head = [_cell(value) for value in heading]
+    head = [_as_it_is(value) for value in heading]
     marks = [":---", *["---:"] * (len(head) - 1)]
-    body = [[_cell(value) for value in row] for row in rows]
+    body = [[_as_it_is(value) for value in row] for row in rows]
     return [f"| {' | '.join(cells)} |" for cells in (head, marks, *body)] + [""]
 
 
-def _cell(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+#: What begins markup, formulas among it; an underscore does at the end of a word only.
+_MARKUP = re.compile(r"[\\`*\[\]<>|$^~&#]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def _as_it_is(value: object) -> str:
+    """A text that Markdown shows as it is, in one line."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(str(value).splitlines()))
 
 
 def _score_cells(score: Score) -> tuple[object, ...]:

@@ -45,7 +45,7 @@ except ImportError as error:
 from . import kernels
 from .model import SoftmaxModel
 from .progress import make_progress
-from .solvers import MAX_ITER, minimize
+from .solvers import MAX_ITER, STOPPED, minimize
 from .trainer import History, HistoryRow, StopTraining, Trainer, TrainingEvent, listeners
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class LogisticRegression(_ScikitLearns):
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
         larger, as in scikit-learn's "lbfgs".
     max_iter : int, optional
-        Most iterations; a `ConvergenceWarning` tells that they did not suffice.
+        Most iterations. A `ConvergenceWarning` tells that they did not suffice, or what else ended
+        the fit above `tol`, unless it was a callback.
     verbose : int, optional
         Above 0: a line for each iteration.
     random_state
@@ -161,6 +162,7 @@ class LogisticRegression(_ScikitLearns):
         X, y = self._validate(X, y, reset=True)
         labels = self._encode(y)
         weight = self._row_weights(sample_weight, X, y)
+        self._require_weight(weight)
         with _told(self, X, y, sample_weight) as task:
             self._store(*self._minimize(X, labels, weight, penalties, self._printer(), task))
         return self
@@ -276,15 +278,23 @@ class LogisticRegression(_ScikitLearns):
             raise ValueError("Sample weights must contain at least one non-zero number.")
         if self.class_weight is None:
             return weight
+        # Rows without weight have no part in the balance, as if they were not there.
+        rows = np.flatnonzero(weight)
+        labels = y[rows]
+        classes = np.unique(labels) if self.class_weight == "balanced" else self.classes_
         of_class = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=y, sample_weight=sample_weight
+            self.class_weight, classes=classes, y=labels, sample_weight=weight[rows]
         )
-        if of_class.min() < 0:
-            raise ValueError(f"class_weight: {of_class.min()}, wanted numbers of at least 0")
-        weight *= of_class[np.searchsorted(self.classes_, y)]
-        if not weight.any():
-            raise ValueError("class_weight: every row's class has the weight 0")
+        bad = of_class[~((of_class >= 0) & (of_class < math.inf))]
+        if bad.size:
+            raise ValueError(f"class_weight: {bad[0]}, wanted finite numbers of at least 0")
+        weight[rows] *= of_class[np.searchsorted(classes, labels)]
         return weight
+
+    @staticmethod
+    def _require_weight(weight: NDArray[np.float64] | None) -> None:
+        if weight is not None and not weight.any():
+            raise ValueError("class_weight: every row's class has the weight 0")
 
     def _penalties(self) -> tuple[float, float]:
         """Return the factors of ||coef||^2 / 2 and |coef|_1, having had the parameters checked."""
@@ -401,16 +411,17 @@ class LogisticRegression(_ScikitLearns):
         )
         if task is not None:
             task.end_step()
-        if result.status == MAX_ITER:
+        if not result.success and result.status != STOPPED:
             total = X.shape[0] if weight is None else weight.sum()
-            self._warn_of_max_iter(result, result.fun / total)
+            self._warn_of_no_convergence(result, result.fun / total)
         self.n_iter_ = np.array([result.nit], np.int32)
         return result.W, result.b
 
-    def _warn_of_max_iter(self, result: FitResult, loss: float) -> None:
+    def _warn_of_no_convergence(self, result: FitResult, loss: float) -> None:
         """Say it in the words of scikit-learn's solver, which filters may be looking for."""
-        text = _NOT_CONVERGED.get(self.solver)
-        if text is None:
+        if result.status != MAX_ITER:
+            _check_optimize_result("lbfgs", result)
+        elif (text := _NOT_CONVERGED.get(self.solver)) is None:
             _check_optimize_result("lbfgs", result, self.max_iter)
         else:
             warnings.warn(text.format(loss=loss, nit=result.nit), ConvergenceWarning, stacklevel=2)
@@ -697,6 +708,7 @@ class SoftmaxRegression(LogisticRegression):
         X, y = self._validate(X, y, reset=True)
         target = self._encode(y)
         weight = self._row_weights(sample_weight, X, y)
+        self._require_weight(weight)
         validation = self._validation(X_val, y_val)
         best = [_Best(self.tol, self.n_iter_no_change)] if self.early_stopping else []
         if best and validation is None:
@@ -728,7 +740,8 @@ class SoftmaxRegression(LogisticRegression):
         """Go through some rows once by gradient descent, from where the last fit ended.
 
         Whatever the `solver`. Calls continue one another: the epoch that the schedule goes by, the
-        momentum and the order of the rows.
+        momentum and the order of the rows. Rows of classes whose `class_weight` is 0 alone change
+        nothing.
 
         Parameters
         ----------
@@ -764,8 +777,13 @@ class SoftmaxRegression(LogisticRegression):
         target = self._indices(y)
         weight = self._row_weights(sample_weight, X, y)
         run = getattr(self, "_run", None)
+        epochs = 0 if run is None else run.epoch
+        if weight is not None and not weight.any():
+            weight = None  # no epoch: as if the rows were not there
+        else:
+            epochs += 1
         model = SoftmaxModel(*self._start(X, go_on=True), x_scale=self.x_scale)
-        trainer = self._trainer(X, weight, penalties, 1 if run is None else run.epoch + 1)
+        trainer = self._trainer(X, weight, penalties, epochs)
         if run is not None:
             trainer._continue(run, model)
         self._descend(trainer, model, X, target, weight, None)
@@ -964,7 +982,7 @@ class SoftmaxRegression(LogisticRegression):
 
 
 class _Trainer(Trainer):
-    def _report_divergence(self, row: HistoryRow) -> None:
+    def _report_divergence(self, row: HistoryRow, advice: str) -> None:
         raise ValueError(
             f"Floating-point under-/overflow occurred at epoch #{row.epoch}. A lower learning "
             "rate, or scaling input data with StandardScaler or MinMaxScaler, might help."

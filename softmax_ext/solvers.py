@@ -28,10 +28,22 @@ ROUNDING = 1e-6
 MEMORY = 10
 # Elements of them that are multiplied in their own dtype, and added up in float64.
 PIECE = 1 << 15
-# A preconditioned fit within tol goes on while a step promises to lower the objective by more than
-# this share (and, where the objective nears 0, a hundredth of tol): it is soon within a loose tol,
-# far above where plain steps would be by then.
-WORTH = 1e-3
+# A preconditioned fit is soon within a loose tol, far above where plain steps would be by then.
+# So it goes on while more than a share of the objective is to be gained, in proportion to tol and
+# at most MOST: by what the next step promises (which is all there is, if it is one of Newton's
+# method), or by what the last ones let expect.
+PROMISED, EXPECTED, MOST = 1e-3, 3, 1e-3
+# Without a penalty the objective may have no least value but near 0 for ever: there a promise of
+# this share of tol is none.
+NEARLY_NOTHING = 1e-4
+# Iterations over which decreases are compared.
+SPAN = 5
+# In float32, p - 1 of a label's probability p has an error that is no longer small beside a mean
+# loss of so many times its rounding.
+FAINT = 100
+# So many iterations that neither lower the objective, but by its rounding, nor halve the gradient
+# are the end; plain steps go up and down for longer.
+PATIENCE, PLAIN_PATIENCE = 15, 60
 # Length of the first step: a whole one may leap far over the optimum of separable data.
 FIRST_STEP = 0.03
 
@@ -39,7 +51,7 @@ CONVERGED, MAX_ITER, ROUNDED, STOPPED = range(4)
 _MESSAGES = {
     CONVERGED: "the gradient is within tol",
     MAX_ITER: "max_iter iterations were made",
-    ROUNDED: "no further progress: the gradient is as small as rounding lets it be",
+    ROUNDED: "no further progress: rounding hides what a step would change",
     STOPPED: "the callback raised StopIteration",
 }
 
@@ -233,8 +245,9 @@ def minimize(
         Multiplies X inside the kernels.
     tol : float, optional
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
-        larger; with l1, of its subgradient of least norm. With a preconditioner, the next step must
-        not promise to lower the objective by more than a thousandth either.
+        larger; with l1, of its subgradient of least norm. With a preconditioner, no more than a
+        small share of the objective (in proportion to tol, at most a thousandth) may be expected
+        to be gained by further steps either.
     max_iter : int, optional
         Most iterations.
     label_smoothing : float, optional
@@ -336,7 +349,8 @@ class _Objective:
             raise ValueError("W, b: the starting point is not finite")
         x_dtype = (X.data if hasattr(X, "indptr") else X).dtype
         self.dtype = np.result_type(*arrays, *([] if x_dtype == np.uint8 else [x_dtype]))
-        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self.X, self.sample_weight = X, sample_weight
+        self.y = y if y.ndim == 1 else y.astype(self.dtype, copy=False)
         self.l2, self.l1 = l2, l1
         self._options: dict[str, Any] = {
             "sample_weight": sample_weight,
@@ -352,6 +366,8 @@ class _Objective:
         #: The sum of the weights of the rows that count; known after the first evaluation.
         self.total = math.nan
         self.start = self.rounded(start)
+        #: What W and b are returned in; the same as `dtype` until `widen`.
+        self.result_dtype = self.dtype
 
     @property
     def cost(self) -> float:
@@ -375,6 +391,12 @@ class _Objective:
             )
             return result
 
+        def linear(W: _Vector, b: _Vector) -> NDArray[Any]:
+            result: NDArray[Any] = self._kernels.linear(
+                self.X, W.astype(self.dtype), b.astype(self.dtype), x_scale=self._options["x_scale"]
+            )
+            return result
+
         return Curvature(
             self.X,
             factors,
@@ -384,11 +406,30 @@ class _Objective:
             self.has_intercept,
             self.dtype,
             predict_proba,
+            linear,
         )
 
-    def rounded(self, theta: _Vector) -> _Vector:
-        """Return the nearest point that the kernels can be asked at."""
-        return theta.astype(self.dtype).astype(np.float64)
+    def rounded(self, theta: _Vector, dtype: np.dtype[Any] | None = None) -> _Vector:
+        """Return the nearest point that the kernels can be asked at (or that `dtype` can hold).
+
+        What is the same for all classes changes no probability and is penalised, so it is taken
+        away; of absolute values it is not the mean that is least.
+        """
+        if not self.l1:
+            theta = theta - theta.mean(axis=1, keepdims=True)
+        return theta.astype(dtype or self.dtype).astype(np.float64)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the kernels compute in less than float64."""
+        return self.dtype != np.float64
+
+    def widen(self) -> None:
+        """Compute in float64 from now on."""
+        self.dtype = np.dtype(np.float64)
+        self._theta, self._gradient = np.empty((2, *self._theta.shape))
+        if self.y.ndim == 2:
+            self.y = self.y.astype(np.float64)
 
     def split(self, theta: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return W and b, as views."""
@@ -407,7 +448,8 @@ class _Objective:
             self.total = self._checked(result.total_weight)
         self.nfev += 1
         W = theta[: self.D]
-        gradient = self._gradient.astype(np.float64)
+        # A row's gradient adds up to 0 over the classes: what does not is rounding.
+        gradient = self._gradient - self._gradient.mean(axis=1, keepdims=True, dtype=np.float64)
         value = result.loss
         if self.l2:
             gradient[: self.D] += self.l2 * W
@@ -463,25 +505,25 @@ def _lbfgs(
     value, gradient = objective(theta)
     objective.check_start(value, gradient)
     steepest = objective.subgradient(theta, gradient)
-    model = _Pairs(theta.shape, objective.dtype)
-    schedule = None
-    if precondition and not objective.l1:
-        schedule = _Schedule(objective)
-    elif precondition and not hasattr(objective.X, "indptr"):
-        # Within an orthant a preconditioner that mixes features leads astray.
-        model.set_first(objective.curvature().scales())
+    model, schedule = _first_model(objective, precondition)
     search = _search_orthant if objective.l1 else _search
+    newton = schedule is not None and schedule.curvature.use_whole
+    slack = 0.0 if objective.l2 else NEARLY_NOTHING * tol
+    progress = _Progress(PLAIN_PATIENCE if schedule is None else PATIENCE)
+    #: Where float32 led, if it was not far enough.
+    narrow: _Vector | None = None
     nit = 0
 
     def state(**more: Any) -> FitResult:
-        W, b = objective.split(theta.astype(objective.dtype))
+        W, b = objective.split(theta.astype(objective.result_dtype))
         return FitResult(
             W=W, b=b, fun=value * objective.total, grad_norm=float(np.abs(steepest).max()),
             nit=nit, nfev=objective.nfev, **more,
         )  # fmt: skip
 
     while True:
-        within_tol = np.abs(steepest).max() <= tol
+        norm = float(np.abs(steepest).max())
+        within_tol = norm <= tol
         if nit == max_iter or (within_tol and schedule is None):
             status = CONVERGED if within_tol else MAX_ITER
             break
@@ -489,14 +531,29 @@ def _lbfgs(
             schedule.update(model, nit, theta, value)
         direction = model.direction(steepest)
         promise = -float(np.vdot(steepest, direction)) / 2
-        if within_tol and promise <= WORTH * abs(value) + tol / 100:
-            status = CONVERGED
-            break
-        found = search(objective, theta, value, steepest, direction, model.first_step(direction))
-        if found is None:
-            if not model.forget():
-                status = CONVERGED if within_tol else ROUNDED
+        found = None
+        if within_tol and (
+            promise <= min(PROMISED * tol, MOST) * abs(value) + slack
+            or (not newton and progress.left() <= min(EXPECTED * tol, MOST) * abs(value))
+        ):
+            if abs(value) > FAINT * np.finfo(objective.dtype).eps or not objective.is_narrow:
+                status = CONVERGED
                 break
+        elif progress.goes_on(value, norm, objective.dtype):
+            step = model.first_step(direction)
+            found = search(objective, theta, value, steepest, direction, step)
+            if found is None and model.forget():
+                continue
+        if found is None:
+            if not objective.is_narrow:
+                status = ROUNDED
+                break
+            narrow = theta
+            objective.widen()
+            value, gradient = objective(theta)
+            steepest = objective.subgradient(theta, gradient)
+            model, schedule = _first_model(objective, precondition)
+            progress.begin()
             continue
         new_theta, value, new_gradient = found
         model.add(new_theta - theta, gradient, new_gradient)
@@ -509,7 +566,56 @@ def _lbfgs(
             except StopIteration:
                 status = STOPPED
                 break
+    if narrow is not None:
+        # Of what float32 can hold, the better of the two.
+        ends = [objective.rounded(theta, objective.result_dtype), narrow]
+        (value, gradient), theta = min(
+            ((objective(end), end) for end in ends), key=lambda found: found[0][0]
+        )
+        steepest = objective.subgradient(theta, gradient)
+        if status == CONVERGED and np.abs(steepest).max() > tol:
+            status = ROUNDED
     return state(success=status == CONVERGED, status=status, message=_MESSAGES[status])
+
+
+def _first_model(objective: _Objective, precondition: bool) -> tuple[_Pairs, _Schedule | None]:
+    """Return an inverse Hessian to begin with, and what renews it."""
+    model = _Pairs(objective.start.shape, objective.dtype)
+    if precondition and not objective.l1:
+        return model, _Schedule(objective)
+    if precondition and not hasattr(objective.X, "indptr"):
+        # Within an orthant a preconditioner that mixes features leads astray.
+        model.set_first(objective.curvature().scales())
+    return model, None
+
+
+class _Progress:
+    """Tells how a fit goes on: how much is left, or that rounding leads it in circles."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self.begin()
+
+    def begin(self) -> None:
+        self._value = self._norm = math.inf
+        self._in_vain = 0
+        self._values = [math.inf] * (2 * SPAN + 1)
+
+    def left(self) -> float:
+        """Guess what there is to come if the decrease goes on to shrink as it did."""
+        before, middle, last = self._values[0], self._values[SPAN], self._values[-1]
+        share = (middle - last) / (before - middle) if before - middle > 0 else math.inf
+        return (middle - last) * share / (1 - share) if share < 1 else math.inf
+
+    def goes_on(self, value: float, norm: float, dtype: np.dtype[Any]) -> bool:
+        """Take the objective and the gradient's norm at the next point."""
+        self._values = [*self._values[1:], value]
+        self._in_vain += 1
+        if value < self._value - np.finfo(dtype).eps * abs(value):
+            self._value, self._in_vain = value, 0
+        if norm < self._norm / 2:
+            self._norm, self._in_vain = norm, 0
+        return self._in_vain < self._patience
 
 
 class _Pairs:
@@ -573,8 +679,8 @@ class _Pairs:
         y = new_gradient - gradient
         # The first is linear, and has been applied to the one and is about to be to the other.
         z = y if self._first is None else -self._apply(gradient) + self._apply(new_gradient)
-        product = float(np.vdot(s, y))
-        if not (product > 1e-14 * float(np.vdot(y, y)) and np.vdot(y, z) > 0):
+        product, length = float(np.vdot(s, y)), float(np.vdot(y, z))
+        if not (length > 0 and product > 1e-14 * length):
             return
         i = self._order.pop(0) if len(self._order) == MEMORY else len(self._order)
         self._order.append(i)
@@ -659,8 +765,12 @@ class _Schedule:
             # In few passes it is always worth it.
             due = spent + 5 * objective.cost >= self._cost
         else:
-            due = spent >= self._cost and (
-                curvature.use_whole or (nit >= self._nit + 3 and value < 0.9 * self._value)
+            # A search of many steps tells that the last one is of a place too far away.
+            far = objective.nfev - self._nfev > 2 * (nit - self._nit)
+            due = (
+                (spent >= self._cost or far)
+                if curvature.use_whole
+                else (spent >= self._cost and nit >= self._nit + 3 and value < 0.9 * self._value)
             )
         if not due:
             return None
@@ -689,6 +799,7 @@ def _search(
         return None
     low, low_slope = 0.0, slope
     high, high_slope = math.inf, math.nan
+    width = math.inf
     for _ in range(40):
         new = objective.rounded(theta + t * direction)
         if np.array_equal(new, theta):
@@ -707,8 +818,12 @@ def _search(
             low, low_slope = t, new_slope
         if math.isinf(high):
             t *= 4
+        elif high - low > width / 2:
+            # Guesses close in on one end only, as where one row's loss has a sharp bend.
+            t, width = low + 0.1 * (high - low), math.inf
         elif math.isfinite(high_slope) and high_slope > low_slope:
             # Where the slope would be 0 if it changed evenly, but not at the ends.
+            width = high - low
             t = low - low_slope * (high - low) / (high_slope - low_slope)
             margin = 0.1 * (high - low)
             t = min(max(t, low + margin), high - margin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,20 +54,26 @@ class Source(NamedTuple):
     test: Part | None
     #: The name of class k at position k.
     class_names: tuple[str, ...]
-    #: Whether the names say more than the indices do.
-    is_named: bool
+    #: The label of class k at position k, as the data has it; None where that is k.
+    classes: NDArray[Any] | None
+
+    def targets(self, part: Part) -> Part:
+        """A part with what a model of these classes takes for `y`."""
+        if self.classes is None or self.classes.dtype.kind == "U":
+            return part  # indices
+        return part._replace(y=self.classes[part.y])
 
     def indices_for(self, part: Part, class_names: tuple[str, ...]) -> NDArray[Any]:
         """The classes of a part as indices into a model's classes.
 
-        Names are matched with names. A data set without names of its own, and one with other
-        names but as many, goes by position.
+        Names are matched with names. As many names, all of them others, go by position.
         """
         if set(self.class_names) <= set(class_names):
             position = {name: k for k, name in enumerate(class_names)}
             places = np.array([position[name] for name in self.class_names])
             return np.take(places, part.y)
-        if len(self.class_names) != len(class_names):
+        is_related = not set(self.class_names).isdisjoint(class_names)
+        if is_related or len(self.class_names) != len(class_names):
             raise ValueError(
                 f"{self.name}: its {len(self.class_names)} classes"
                 f" ({_shortened(self.class_names)}) are not the model's {len(class_names)}"
@@ -102,9 +109,9 @@ def load_source(
     ----------
     data : str
         ``fashion-mnist``, ``two-by-two``, a folder of IDX files named as MNIST's, an ``.npz``, or
-        an ``.npy`` of examples.
+        an ``.npy`` or IDX file of examples.
     labels : str, optional
-        The ``.npy`` of labels that goes with an ``.npy`` of examples.
+        The ``.npy`` or IDX file of labels that goes with one of examples.
     root, download
         Of `softmax_ext.datasets.load_fashion_mnist`.
 
@@ -117,8 +124,8 @@ def load_source(
     ValueError
         If examples and labels do not fit each other, or nothing is known by this name.
     """
-    if labels is not None and not data.endswith(".npy"):
-        raise ValueError(f"--labels goes with an .npy file of examples, not with {data}")
+    if labels is not None and (data in NAMES or data.endswith(".npz") or os.path.isdir(data)):
+        raise ValueError(f"--labels goes with an .npy or IDX file of examples, not with {data}")
     if data == "fashion-mnist":
         return _fashion_mnist(root, download)
     if data == "two-by-two":
@@ -132,11 +139,13 @@ def load_source(
         )
     if data.endswith(".npz"):
         return _npz(data)
-    if not data.endswith(".npy"):
-        raise ValueError(f"{data}: wanted an .npz, an .npy, or a folder of IDX files")
+    if not is_array(data):
+        raise ValueError(f"{data}: wanted an .npz, an .npy, an IDX file, or a folder of those")
     if labels is None:
         raise ValueError(f"{data} holds examples only; name the file of labels: --labels FILE")
-    return _source(data, [(open_npy(data), open_npy(labels))], None)
+    if not is_array(labels):
+        raise ValueError(f"{labels}: wanted an .npy or IDX file of labels")
+    return _source(data, [(open_array(data), open_array(labels))], None)
 
 
 def _shortened(names: tuple[str, ...]) -> str:
@@ -149,7 +158,8 @@ def _fashion_mnist(root: str | None, download: bool) -> Source:
     data = datasets.load_fashion_mnist(root, download=download)
     train = Part(data.train_images, data.train_labels)
     test = Part(data.test_images, data.test_labels)
-    return Source("Fashion-MNIST", train, test, data.class_names, True)
+    names = data.class_names
+    return Source("Fashion-MNIST", train, test, names, np.array(names))
 
 
 def _two_by_two() -> Source:
@@ -162,7 +172,7 @@ def _two_by_two() -> Source:
         Part(train.images, train.labels),
         Part(test.images, test.labels),
         train.class_names,
-        True,
+        np.array(train.class_names),
     )
 
 
@@ -171,10 +181,10 @@ def _idx_folder(folder: str) -> Source:
 
     arrays = []
     for name in _IDX_NAMES:
-        paths = [os.path.join(folder, name + suffix) for suffix in ("", ".gz")]
-        found = [path for path in paths if os.path.exists(path)]
+        found = [p for p in datasets.idx_candidates(name, folder) if os.path.exists(p)]
         if not found:
-            raise FileNotFoundError(f"{folder}: has no {name} or {name}.gz")
+            dotted = name.replace("-idx", ".idx")
+            raise FileNotFoundError(f"{folder}: has no {name}, no {dotted}, and neither as .gz")
         arrays.append(datasets.read_idx(found[0]))
     return _source(folder, [(arrays[0], arrays[1]), (arrays[2], arrays[3])], None)
 
@@ -201,10 +211,15 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
         try:
             with zipfile.ZipFile(file) as archive:
                 for entry in archive.infolist():
+                    # What NumPy writes, and all that the ratio below is true of.
+                    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise ValueError(f"{entry.filename} is neither stored nor deflated")
+                    if not 0 <= entry.header_offset < size:
+                        raise ValueError(f"{entry.filename} does not lie within the file")
                     if entry.file_size > size * _DEFLATE_MAX_RATIO:
                         raise ValueError(f"{entry.filename} cannot be that large")
                     with archive.open(entry) as content:
-                        _check_npy_size(content, entry.file_size)
+                        _check_npy(content, entry.file_size)
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
                 return {name: npz[name] for name in npz.files}
@@ -212,26 +227,46 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
             raise DataFormatError(f"{path}: not a sound .npz file ({error})") from error
 
 
-def _check_npy_size(content: Any, size: int) -> None:
-    """ValueError unless the .npy in a zip file is as long as its header says."""
+def _check_npy(content: Any, size: int) -> None:
+    """ValueError unless the header of an .npy is sound and tells its size."""
     version = np.lib.format.read_magic(content)
     read_header = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read_header(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's parser about nonsense
+            shape, _, dtype = read_header(content)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy lets through whatever that parser and np.dtype raise
+        raise ValueError(f"a header that is not understood: {error}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    if math.prod(shape) * dtype.itemsize + content.tell() != size:
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize + content.tell() != size:
         raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
 
 
-def open_npy(path: str) -> NDArray[Any]:
-    """The array of an .npy, mapped and so not read before it is used."""
+def is_array(path: str) -> bool:
+    """Whether a file is for `open_array`: by its name, or as an IDX file by its content."""
+    from . import datasets
+
+    return path.endswith((".npy", "-ubyte", "-ubyte.gz")) or datasets.is_idx(path)
+
+
+def open_array(path: str) -> NDArray[Any]:
+    """The array of an IDX file; that of an .npy is mapped and so not read before it is used."""
+    from . import datasets
+
+    if not path.endswith(".npy"):
+        return datasets.read_idx(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        with open(path, "rb") as file:
+            _check_npy(file, os.fstat(file.fileno()).st_size)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataFormatError(f"{path}: not a sound .npy file ({error})") from error
@@ -255,22 +290,43 @@ def _source(
             raise ValueError(
                 f"{name}: examples of shape {X.shape[1:]} to test, {pairs[0][0].shape[1:]} to train"
             )
-        if labels.dtype.kind not in "iuU":
-            raise ValueError(f"{name}: labels of {labels.dtype}, wanted integers or strings")
-    every = np.concatenate([labels for _, labels in pairs])
-    if not every.size:
-        raise ValueError(f"{name}: holds no examples")
+    every = _join_labels(name, [labels for _, labels in pairs])
     if class_names is not None:
-        names = tuple(str(label) for label in class_names.tolist())
-        indices = every
-        if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(names):
-            raise ValueError(f"{name}: labels beside class_names, wanted 0 to {len(names) - 1}")
+        classes = _as_text(class_names)
+        indices = every.astype(np.uint8) if every.dtype.kind == "b" else every
+        if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(classes):
+            raise ValueError(f"{name}: labels beside class_names, wanted 0 to {len(classes) - 1}")
     else:
-        values, indices = np.unique(every, return_inverse=True)
-        names = tuple(str(label) for label in values.tolist())
-    is_named = names != tuple(str(k) for k in range(len(names)))
+        classes, indices = np.unique(every, return_inverse=True)
+    names = tuple(str(label) for label in classes.tolist())
+    plain = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
     parts, start = [], 0
     for X, labels in pairs:
         parts.append(Part(X, indices[start : start + len(labels)]))
         start += len(labels)
-    return Source(name, parts[0], parts[1] if len(parts) > 1 else None, names, is_named)
+    test = parts[1] if len(parts) > 1 else None
+    return Source(name, parts[0], test, names, None if plain else classes)
+
+
+def _join_labels(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """The labels of all parts, which are of one kind: integers, bools or strings."""
+    parts = [_as_text(labels) if labels.dtype.kind == "S" else labels for labels in parts]
+    every = np.concatenate(parts)
+    # NumPy makes strings of integers beside strings, and floats of int64 beside uint64.
+    mixed = every.dtype.kind == "U" and any(labels.dtype.kind != "U" for labels in parts)
+    if mixed or every.dtype.kind not in "biuU":
+        came = " and ".join(str(labels.dtype) for labels in parts)
+        raise ValueError(f"{name}: labels of {came}, wanted integers, bools or strings")
+    if not every.size:
+        raise ValueError(f"{name}: holds no examples")
+    return every
+
+
+def _as_text(names: NDArray[Any]) -> NDArray[Any]:
+    """Names as strings; what is not UTF-8 is kept, as Python does in names of files."""
+    return np.array(
+        [
+            name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
+            for name in names.tolist()
+        ]
+    )

@@ -13,14 +13,16 @@ import operator
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _npz
+from . import _files, _npz
+from .arguments import as_weights
 from .errors import ModelFormatError
 from .model import (
     IGNORED_LABEL,
@@ -29,6 +31,7 @@ from .model import (
     SoftmaxModel,
     accuracy_of,
     as_kernels_like,
+    check_finite,
     check_labels,
     kernels_or_default,
 )
@@ -140,7 +143,7 @@ class History(Sequence[HistoryRow]):
         """Write the rows under a line of column names, as CSV; what was not measured is nan."""
         import csv
 
-        with open(path, "w", newline="", encoding="ascii") as file:
+        with _files.writing_text(path) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HistoryRow._fields)
             writer.writerows(self._rows)
@@ -329,7 +332,7 @@ class Trainer:
         y : array_like, shape (N,) or (N, C)
             Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them.
         sample_weight : array_like, shape (N,), optional
-            Weight of each row in the loss and in its minibatch's mean.
+            Weight of each row in the loss and in its minibatch's mean, at least 0.
         validation_data : tuple (X, y), optional
             What to measure loss and accuracy on at the end of each epoch.
 
@@ -341,8 +344,10 @@ class Trainer:
         Raises
         ------
         ValueError, TypeError, IndexError
-            If the arguments do not fit each other; the model has not been changed then. Also if
-            the data is not what the resumed run was trained on.
+            If the arguments do not fit each other, or the model's weights or the sample weights
+            are not finite; the model has not been changed then. Also if the data is not what the
+            resumed run was trained on. For NaN or infinity in X or in probabilities as soon as a
+            loss shows it; the model is left as the last whole step left it.
         KeyboardInterrupt
             On Ctrl-C; the model is left as the last whole step left it. With a checkpoint it is
             a `TrainingInterrupted`, and the checkpoint holds that very step.
@@ -404,7 +409,7 @@ class Trainer:
         path : str or path-like
             The checkpoint.
         epochs : int, optional
-            To train longer, or shorter, than was planned.
+            To train longer, or shorter, than was planned, but not less than was trained already.
         learning_rate : float or callable, optional
             Another one from here on. A schedule is not in the file: hand it over again.
         callbacks, kernels
@@ -417,7 +422,8 @@ class Trainer:
         ModelFormatError
             If the file is not a checkpoint, is damaged, or is of a newer format.
         ValueError
-            If the run had a schedule and `learning_rate` is missing.
+            If the run had a schedule and `learning_rate` is missing, or if more than `epochs` were
+            begun.
         OSError
             If the file cannot be read.
 
@@ -463,6 +469,12 @@ class Trainer:
             )
         if epochs is not None:
             trainer.epochs = _check_int("epochs", epochs, 0)
+            begun = run.epoch + (run.batch > 0)
+            if begun > trainer.epochs:
+                raise ValueError(
+                    f"epochs: {epochs}, but {os.fspath(path)} is of epoch {begun}; wanted at least "
+                    f"{begun}"
+                )
         trainer.checkpoint = os.fspath(path if checkpoint is None else checkpoint)
         if checkpoint is None:
             run.saved = (run.epoch, run.batch)
@@ -478,6 +490,7 @@ class Trainer:
             run.move_to(model)
             self._resumed = False
         else:
+            model._require_finite()
             run = self._run = self._new_run(model)
             run.generator_state = np.random.default_rng(self.seed).bit_generator.state
             if self.checkpoint is not None:
@@ -513,7 +526,8 @@ class Trainer:
         loss_and_gradient = kernels.linear_cross_entropy_with_grad
         batch_size, rate = self.batch_size, self._rate(run.epoch + 1)
         result = None
-        if self.average and run.epoch + 1 == self.epochs and not run.batch:
+        if self.average and not run.batch:
+            # Not in the last epoch only: resumed with other epochs this may be the last.
             run.sgd.start_averaging()
         started = time.perf_counter() - run.seconds
         order = run.draw_order(data.n_rows, self.shuffle)
@@ -527,7 +541,9 @@ class Trainer:
                         sample_weight=sample_weight, x_scale=x_scale, rows=rows, out=result,
                         label_smoothing=self.label_smoothing,
                     )  # fmt: skip
-                    if not result.total_weight:
+                    if result.total_weight:
+                        data.check_loss(result.loss)
+                    else:
                         _set_to_zero(result)
                     guard.hold()
                     run.sgd.step((result.dW, result.db), rate)
@@ -551,7 +567,7 @@ class Trainer:
     ) -> None:
         """Validate, add the epoch's row to the history, and write the checkpoint."""
         validation_loss = validation_accuracy = math.nan
-        if run.sgd.sums is not None:
+        if run.sgd.sums is not None and run.epoch + 1 == self.epochs:
             guard.hold()
             run.sgd.finish_averaging(run.batch)
             guard.release()
@@ -560,6 +576,8 @@ class Trainer:
             target = validation.target
             validation_loss = kernels.linear_cross_entropy(X, W, b, target, x_scale=x_scale)
             validation_accuracy = accuracy_of(kernels.predict(X, W, b, x_scale=x_scale), target)
+            with _naming_validation_data():
+                validation.check_loss(validation_loss)
         row = HistoryRow(
             run.epoch + 1,
             run.loss(),
@@ -569,18 +587,19 @@ class Trainer:
             run.seconds,
             _per_second(data.n_rows, run.seconds),
         )
+        advice = "lower the learning rate" if run.weight_sum else "no row counts"
         guard.hold()
         run.history.append(row)
         run.start_next_epoch()
         guard.release()
         if not math.isfinite(row.train_loss) and not run.warned:
             run.warned = True
-            self._report_divergence(row)
+            self._report_divergence(row, advice)
         self._write_checkpoint(run)
 
-    def _report_divergence(self, row: HistoryRow) -> None:
+    def _report_divergence(self, row: HistoryRow, advice: str) -> None:
         warnings.warn(
-            f"loss is {row.train_loss} in epoch {row.epoch}; lower the learning rate",
+            f"loss is {row.train_loss} in epoch {row.epoch}; {advice}",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -669,10 +688,26 @@ class _Data:
         self.n_rows: int = self.X.shape[0]
         self.n_batches = -(-self.n_rows // batch_size)
         self.target = model._as_target(y, self.n_rows)
-        self.sample_weight = sample_weight
-        if sample_weight is not None and not isinstance(sample_weight, np.ndarray):
-            self.sample_weight = np.asarray(sample_weight)
+        self.sample_weight = None
         self._some_ignored = check_labels(self.target, model.W.shape[1])
+        if sample_weight is not None:
+            self.sample_weight = weight = as_weights("sample_weight", sample_weight, (self.n_rows,))
+            bad = ~((weight >= 0) & (weight < math.inf))
+            if bad.any():
+                raise ValueError(
+                    f"sample_weight: {weight[bad][0]} at row {bad.argmax()}, wanted finite numbers "
+                    "of at least 0"
+                )
+            sample_weight = np.asarray(sample_weight)
+        # As they were given.
+        self._described = self.target, sample_weight
+        self._is_checked = False
+
+    def check_loss(self, loss: float) -> None:
+        """Refuse data that is not finite, where a loss that is not makes one look."""
+        if not math.isfinite(loss) and not self._is_checked:
+            check_finite(self.X, self.target)
+            self._is_checked = True
 
     def n_counted(self, rows: NDArray[np.intp]) -> int:
         """Return how many of the rows have a label that counts."""
@@ -685,7 +720,7 @@ class _Data:
         import hashlib
 
         digest = hashlib.sha256()
-        for array in (self.target, self.sample_weight):
+        for array in self._described:
             if array is not None:
                 dtype = np.int64 if array.dtype.kind in "iu" else np.float64
                 digest.update(array.astype(dtype).tobytes())
@@ -707,7 +742,7 @@ class _SGD:
             np.empty_like(p) if weight_decay and (decay_bias or p is model.W) else None
             for p in self.parameters
         ]
-        # While the weights are being averaged: their sums over the epoch's steps.
+        # If the weights are to be averaged: their sums over the epoch's steps.
         self.sums: list[NDArray[np.float64]] | None = None
 
     def start_averaging(self) -> None:
@@ -796,6 +831,7 @@ class _Run:
     def start_next_epoch(self) -> None:
         self.epoch += 1
         self.generator_state = self._next_generator_state
+        self.sgd.sums = None
         self.batch = self.n_correct = self.n_counted = 0
         self.loss_sum = self.weight_sum = self.seconds = 0.0
 
@@ -1000,9 +1036,16 @@ def _parameters(model: SoftmaxModel) -> list[NDArray[Any]]:
 def _check_validation_data(
     model: SoftmaxModel, validation_data: tuple[ArrayLike, ArrayLike], batch_size: int
 ) -> _Data:
-    try:
+    with _naming_validation_data():
         X, y = validation_data
         return _Data(model, X, y, None, batch_size)
+
+
+@contextmanager
+def _naming_validation_data() -> Iterator[None]:
+    """Say in errors whose X and y they are of."""
+    try:
+        yield
     except (ValueError, TypeError, IndexError) as error:
         raise type(error)(f"validation_data: {error}") from error
 

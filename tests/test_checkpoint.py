@@ -118,6 +118,15 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, options, n_st
     assert_same_run(resume(path, **rate), whole)
 
 
+@pytest.mark.parametrize("planned", [3, 4, 5])
+@pytest.mark.parametrize("epochs", [3, 4, 5])
+@pytest.mark.parametrize("n_steps", [12, 15])
+def test_the_average_is_of_what_becomes_the_last_epoch(tmp_path, planned, epochs, n_steps):
+    path = tmp_path / "run.npz"
+    interrupt(path, n_steps, epochs=planned, average=True)
+    assert_same_run(resume(path, epochs=epochs), train(None, epochs=epochs, average=True))
+
+
 def test_on_every_kernel_set(tmp_path, kernels):
     options = {"kernels": kernels, "momentum": 0.9}
     interrupt(tmp_path / "run.npz", 7, **options)
@@ -208,6 +217,15 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     before = path.read_bytes()
     assert_same_run(resume(path), whole)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("n_steps", "begun"), [(4, 1), (6, 2), (7, 2)])
+def test_fewer_epochs_than_were_begun_are_refused(tmp_path, n_steps, begun):
+    path = tmp_path / "run.npz"
+    interrupt(path, n_steps)
+    with pytest.raises(ValueError, match=rf"epochs: {begun - 1}, but .* is of epoch {begun};"):
+        Trainer.resume(path, epochs=begun - 1)
+    assert Trainer.resume(path, epochs=begun).epochs == begun
 
 
 def test_the_fit_after_that_starts_afresh(tmp_path):

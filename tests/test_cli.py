@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
@@ -227,6 +228,25 @@ def test_train_on_own_files_holds_a_tenth_out(run, rng):
     }
 
 
+@pytest.mark.parametrize("solver", [("--batch-size", 4, "--epochs", 30), ("--solver", "lbfgs")])
+@pytest.mark.parametrize(
+    "labels", [np.array([1, 2, 3, 4], np.int64), np.array([False, True]), np.array(["0", "1"])]
+)
+def test_train_keeps_the_type_of_labels(run, labels, solver):
+    y = labels[np.arange(60) % len(labels)]
+    X = (y[:, np.newaxis] == labels) * 1.0
+    np.savez("data.npz", X=X, y=y)
+    assert run("train", "--data", "data.npz", *solver)[0] == 0
+    model = SoftmaxModel.load("model.npz")
+    assert model.classes.dtype == labels.dtype
+    assert model.accuracy(X, y) == 1.0
+    np.testing.assert_array_equal(model.predict(X), y, strict=True)
+    assert last_line(run("evaluate", "model.npz", "--data", "data.npz")[1]) == "accuracy 1.0000"
+    np.save("X.npy", X)
+    found = json.loads(run("predict", "model.npz", "X.npy", "--format", "json")[1])
+    assert [each["label"] for each in found] == y.tolist()
+
+
 def test_train_with_the_reference_gives_the_same_accuracy(run):
     _, out, _ = run(*TWO, "--epochs", 2, "--quiet")
     status, out_of_reference, _ = run(*TWO, "--epochs", 2, "--quiet", "--kernels", "reference")
@@ -263,6 +283,20 @@ def test_train_that_diverges_writes_no_model(run):
     assert error.startswith("softmax-ext train: error: ")
     assert "lower --learning-rate" in error
     assert not os.path.exists("model.npz")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("command", [("train",), ("train", "--solver", "lbfgs"), ("evaluate",)])
+def test_data_that_is_not_finite_is_named(run, trained, command, part):
+    data = {f"{x}_{of}": np.ones((9, 4)) if x == "x" else np.arange(9) % 3
+            for x in "xy" for of in ("train", "test")}  # fmt: skip
+    data[f"x_{part}"][5, 2] = np.nan
+    np.savez("data.npz", **data)
+    model = (trained[0],) if command == ("evaluate",) else ()
+    status, _, err = run(*command, *model, "--data", "data.npz")
+    assert status == 1
+    assert f"error: data.npz, the {part} part: X: row 5 has elements that are NaN" in err
+    assert len(err.splitlines()) == 1
 
 
 # ------------------------------------------------------------------------------------- lbfgs
@@ -385,7 +419,7 @@ def test_report_tells_the_results(trained):
         assert int(n) == np.sum(labels == name)
         assert recall == f"{right / np.sum(labels == name):.1%}"
         assert precision == f"{right / np.sum(predicted == name):.1%}"
-    confusions = re.findall(r"^\* (\w+) taken for (\w+): (\d+)$", text, flags=re.M)
+    confusions = table_under(text, "The commonest mistakes")
     for true, taken, count in confusions:
         assert int(count) == np.sum((labels == true) & (predicted == taken))
     counts = [int(count) for *_, count in confusions]
@@ -414,7 +448,7 @@ def training(history, names=("a|b", "c")):
     score = report.Score(2, 0.5, 0.5)
     return report.Training(
         model=SoftmaxModel.zeros(3, 2),
-        source=sources.Source("mine", part, part, names, True),
+        source=sources.Source("mine", part, part, names, None),
         test=part,
         history=history,
         train_score=score,
@@ -434,6 +468,31 @@ def test_report_of_many_epochs_and_odd_names():
     # A bar in a name would begin another cell.
     classes = table_under(text, "## Where it errs")
     assert classes == [["a\\|b", "1", "100.0%", "50.0%"], ["c", "1", "0.0%", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "markdown"),
+    [
+        ("$x^2$", r"\$x\^2\$"),
+        (r"\alpha", r"\\alpha"),
+        ("_a_ snake_case a_", r"\_a\_ snake_case a\_"),
+        ("a*b* `c` ~~d~~", r"a\*b\* \`c\` \~\~d\~\~"),
+        ("<b> &lt; [a](b) #", r"\<b\> \&lt; \[a\](b) \#"),
+        ("two\nlines", "two lines"),
+        ("caf\udce9 日本", "caf\udce9 日本"),
+    ],
+)
+def test_report_shows_names_as_they_are(without_pictures, name, markdown):
+    """In CommonMark a backslash before a sign takes its meaning from it."""
+    history = History([HistoryRow(1, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0)])
+    told = training(history, (name, "other"))
+    told = told._replace(source=told.source._replace(name=name), settings={"data": name})
+    report.write_report("folder", told)
+    text = Path("folder/report.md").read_bytes().decode("utf-8", "surrogateescape")
+    assert text.startswith(f"# Softmax regression on {markdown}\n")
+    assert table_under(text, "## Where it errs")[0][0] == markdown
+    assert table_under(text, "The commonest mistakes") == [["other", markdown, "1"]]
+    assert table_under(text, "## Settings") == [["data", markdown]]
 
 
 def test_without_matplotlib_train_works_and_says_what_is_missing(tmp_path):
@@ -627,6 +686,12 @@ def test_resume_takes_the_settings_from_the_checkpoint_and_may_train_longer(run,
     assert Path("longer.npz").read_bytes() == Path("whole.npz").read_bytes()
 
 
+def test_resume_for_fewer_epochs_than_were_trained_says_so(run, checkpoint):
+    status, _, err = run(*TWO, "--resume", checkpoint, "--epochs", 1)
+    assert status == 1
+    assert_one_line(err, "train", "epochs: 1, but run.npz is of epoch 2; wanted at least 2")
+
+
 def test_resume_without_a_name_is_from_the_named_checkpoint(run, checkpoint):
     status, out, _ = run(*TWO, "--checkpoint", checkpoint, "--resume", "--epochs", 3)
     assert status == 0
@@ -815,10 +880,11 @@ def test_predict_takes_a_single_example(run, trained, images, shape):
     assert [row[2] for row in rows] == [SoftmaxModel.load(trained[0]).predict(images)[3]]
 
 
-def test_predict_takes_idx_files(run, trained, images):
-    with open("some-ubyte", "wb") as file:
-        file.write(struct.pack(">I3I", 0x0803, 5, 2, 2) + images.tobytes())
-    _, out, _ = run("predict", trained[0], "some-ubyte")
+@pytest.mark.parametrize("name", ["some-ubyte", "any.png"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_predict_takes_idx_files(run, trained, images, name, pack):
+    Path(name).write_bytes(pack(struct.pack(">I3I", 0x0803, 5, 2, 2) + images.tobytes()))
+    _, out, _ = run("predict", trained[0], name)
     _, *rows = csv.reader(out.splitlines())
     assert [row[2] for row in rows] == SoftmaxModel.load(trained[0]).predict(images).tolist()
 
@@ -1118,6 +1184,71 @@ def test_python_m_runs_it(tmp_path):
     done = execute(command("train", "--debug", "--data", "nowhere"), cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+ODD_CLASSES = ["caf\udce9", "日本", "$x_1^2$"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_names_that_standard_output_cannot_encode_do_not_end_a_run(encoding, monkeypatch):
+    """Bytes that are not UTF-8 come out as they went in."""
+    name = "d\udce9.npz"
+    X = np.eye(3)[np.arange(60) % 3]
+    np.savez(name, X=X, y=np.array(ODD_CLASSES)[np.arange(60) % 3])
+    np.save("X.npy", np.eye(3))
+
+    def out_of(*words):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main([str(word) for word in words]) == 0
+        return stream.buffer.getvalue()
+
+    model = "m\udce9.npz"
+    words = ("--epochs", 40, "--batch-size", 6, "--model-out", model)
+    out = out_of("train", "--data", name, *words)
+    assert b"d\xe9.npz: 54 examples" in out
+    assert b"m\xe9.npz" in out
+    assert SoftmaxModel.load(model).classes.tolist() == sorted(ODD_CLASSES)
+
+    japanese = "日本".encode(encoding, "backslashreplace")
+    for out in (out_of("evaluate", model, "--data", name), out_of("predict", model, "X.npy")):
+        assert b"caf\xe9" in out
+        assert japanese in out
+    found = json.loads(out_of("predict", model, "X.npy", "--format", "json").decode(encoding))
+    assert [each["label"] for each in found] == ODD_CLASSES
+    found = json.loads(out_of("evaluate", model, "--data", name, "--format", "json"))
+    assert list(found["classes"]) == sorted(ODD_CLASSES)
+
+    out_of("predict", model, "X.npy", "--out", "out.csv")
+    rows = csv.reader(Path("out.csv").read_bytes().decode("utf-8", "surrogateescape").splitlines())
+    assert [row[2] for row in rows][1:] == ODD_CLASSES
+
+
+def test_bool_labels_with_names(run):
+    y = np.arange(40) % 2 == 0
+    X = np.column_stack([y, ~y])[:, np.newaxis] * 1.0  # images: their labels are in the report
+    np.savez("data.npz", X=X, y=y, class_names=["ill", "healthy"])
+    assert run("train", "--data", "data.npz", "--batch-size", 4, "--report", "report")[0] == 0
+    assert last_line(run("evaluate", "model.npz", "--data", "data.npz")[1]) == "accuracy 1.0000"
+
+
+def test_json_has_text_as_it_is_where_it_can(run):
+    SoftmaxModel(np.eye(2), None, classes=["日本", "é"]).save("m.npz")
+    np.save("X.npy", np.eye(2))
+    assert '"label": "日本"' in run("predict", "m.npz", "X.npy", "--format", "json")[1]
+
+
+def test_a_bad_instruction_set_in_the_environment_is_one_line(tmp_path):
+    script = tmp_path / "softmax-ext"  # as pip makes it
+    script.write_text("import sys\nfrom softmax_ext.cli import main\nsys.exit(main())\n")
+    environment = {**os.environ, "SOFTMAX_EXT_ISA": "sse9"}
+    for words in (command("--version"), [sys.executable, str(script), "info"]):
+        done = execute(words, env=environment)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("softmax-ext: error: environment variable SOFTMAX_EXT_ISA: ")
+        assert done.stderr.count("\n") == 1
+        assert "sse9" in done.stderr
+        assert "baseline" in done.stderr
 
 
 @pytest.fixture(params=["buffered", "unbuffered"])

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -591,6 +592,17 @@ def test_damaged_file_in_the_cache_is_passed_over_with_a_warning(folders, damage
     assert warning.filename == __file__
 
 
+def test_the_names_of_other_mirrors_are_found(folders):
+    """Beside folders of the usual names, as one of them has it."""
+    folders.fill("root", packed=False)
+    for name in TINY:
+        (folders.root / name).rename(folders.root / name.replace("-idx", ".idx"))
+        (folders.root / name).mkdir()
+    check_tiny(load_fashion_mnist(folders.root, download=False))
+    found = find_fashion_mnist(folders.root)
+    assert found == {name: str(folders.root / name.replace("-idx", ".idx")) for name in TINY}
+
+
 def test_root_that_is_no_folder(folders):
     folders.fill("system")
     with pytest.raises(NotADirectoryError):
@@ -849,7 +861,8 @@ def test_download_appears_in_the_cache_only_when_whole_and_on_disk(folders, site
     fsync, replace = os.fsync, os.replace
 
     def recording_fsync(descriptor):
-        events.append(("fsync", os.fstat(descriptor).st_size))
+        status = os.fstat(descriptor)
+        events.append(("fsync", "folder" if stat.S_ISDIR(status.st_mode) else status.st_size))
         fsync(descriptor)
 
     def recording_replace(source, target):
@@ -862,7 +875,11 @@ def test_download_appears_in_the_cache_only_when_whole_and_on_disk(folders, site
     site.serve_tiny()
     load_fashion_mnist()
     sizes = [(folders.cache / f"{name}.gz").stat().st_size for name in TINY]
-    assert events == [(event, size) for size in sizes for event in ("fsync", "replace")]
+    assert events == [
+        event
+        for size in sizes
+        for event in (("fsync", size), ("replace", size), ("fsync", "folder"))
+    ]
 
 
 def test_interrupted_download_leaves_nothing(folders, site):

@@ -14,6 +14,7 @@ from softmax_ext import datasets, plots
 from softmax_ext.trainer import History, HistoryRow
 
 pytest.importorskip("matplotlib")
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -243,6 +244,13 @@ def test_plot_weights_takes_a_model_and_its_classes():
     assert image_of(unnamed.axes[0]).shape == (2, 3)
 
 
+@pytest.mark.parametrize("n_classes", [1, 3, 6])
+@pytest.mark.parametrize("largest", [1.1e-4, 0.092, 1.0, 8.3e4])
+def test_plot_weights_is_readable(n_classes, largest):
+    W = largest * np.linspace(-1, 1, 4 * n_classes).reshape(4, n_classes)
+    assert_readable(plots.plot_weights(W, (2, 2), FASHION[:n_classes]))
+
+
 def test_plot_weights_of_an_untrained_model_are_white():
     figure = plots.plot_weights(np.zeros((4, 2)), (2, 2))
     _, colour = rendered(figure)
@@ -366,8 +374,28 @@ def test_plot_confusion_takes_strings():
 
 
 @pytest.mark.parametrize(
+    ("true", "predicted", "classes"),
+    [
+        ([3, 1, 1], [1, 1, 1], [1, 3, 4]),
+        (np.array([3, 1, 1], object), [1, 1, 1], [1, 3, 4]),
+        ([2.5, -1.0, -1.0], [-1.0] * 3, [-1.0, 2.5, 3.0]),
+        ([False, True, True], [True] * 3, [True, False]),
+        ([True, False, False], [False] * 3, ["healthy", "ill"]),
+        ([True, False, False], [False] * 3, None),
+    ],
+)
+def test_plot_confusion_takes_the_labels_of_a_model(true, predicted, classes):
+    """The class at position 1 is taken for that at position 0 once."""
+    axes = plots.plot_confusion(true, predicted, classes).axes[0]
+    np.testing.assert_array_equal(image_of(axes)[:2, :2], [[100, 0], [100, 0]])
+    names = [0, 1] if classes is None else classes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [str(name) for name in names]
+
+
+@pytest.mark.parametrize(
     ("true", "predicted", "names", "error", "message"),
     [
+        ([3], [2], [1, 2], ValueError, "true: label 3 at row 0 is not one of the classes"),
         ([], [], ["a"], ValueError, "true: no examples"),
         ([], [], None, ValueError, "true: no examples"),
         (
@@ -377,7 +405,7 @@ def test_plot_confusion_takes_strings():
             ValueError,
             r"predicted: class 2 at row 1 is outside \[0, 2\)",
         ),
-        (["a"], ["c"], ["a", "b"], ValueError, "predicted: label 'c' is not in class_names"),
+        (["a"], ["c"], ["a", "b"], ValueError, "predicted: label 'c' at row 0 is not one of"),
         ([0.5], [0], None, TypeError, "true: dtype float64, wanted class indices or names"),
     ],
 )
@@ -451,6 +479,31 @@ def every_plot(history, **options):
     yield plots.plot_confusion([0, 1], [0, 1], **options)
     yield plots.show_mistakes(images, [0, 1], [1, 0], **options)
     yield plots.show_mistakes(images, [0, 1], [0, 1], **options)
+
+
+ODD_NAMES = ("$5", "a_1 $x^2$", "\\alpha", "100%_", "caf\udce9")
+
+
+@pytest.mark.parametrize("usetex", [False, True])
+def test_names_are_drawn_as_they_are(usetex):
+    """Neither as formulas nor, for what is not UTF-8, not at all."""
+    shown = [*ODD_NAMES[:-1], "caf\\udce9"]
+    images, indices = np.zeros((5, 2, 2)), np.arange(5)
+    with rc_context({"text.usetex": usetex}):
+        # Numbers are TeX's where that is wanted: only the names are looked at.
+        grids = (
+            plots.show_images(images, 1, 5, ODD_NAMES),
+            plots.plot_weights(np.zeros((4, 5)), (2, 2), ODD_NAMES),
+            plots.show_mistakes(images, indices, np.roll(indices, 1), ODD_NAMES),
+        )
+        confusion = plots.plot_confusion(indices, indices, ODD_NAMES).axes[0]
+    assert titles_of(grids[0]) == titles_of(grids[1])[:5] == shown
+    assert titles_of(grids[2])[1] == f"{shown[1]}\n{shown[0]}"
+    drawn = [axes.title for grid in grids for axes in grid.axes[:5]]
+    for labels in (confusion.get_xticklabels(), confusion.get_yticklabels()):
+        assert [label.get_text() for label in labels] == shown
+        drawn += labels
+    assert not any(text.get_parse_math() or text.get_usetex() for text in drawn)
 
 
 def test_every_function_draws_into_the_figure_it_is_given(history):

@@ -186,9 +186,44 @@ def test_convergence_warnings_of_other_solvers(solver, iris):
         assert 0 < loss < math.log(3)
 
 
-def test_class_weights_below_zero_or_all_zero(iris):
-    with pytest.raises(ValueError, match=r"class_weight: -1.0, wanted numbers of at least 0"):
-        LogisticRegression(class_weight={0: -1.0}).fit(*iris)
+@pytest.mark.parametrize("solver", ["lbfgs", "newton-cg", "saga"])
+@pytest.mark.parametrize("status", [2, 7])
+def test_an_end_above_tol_is_a_warning_with_its_reason(solver, status, iris, monkeypatch):
+    solve = face.minimize
+
+    def stopped(*args, max_iter, **options):
+        result = solve(*args, max_iter=3, **options)
+        return type(result)(result, success=False, status=status, message="the moon is full")
+
+    monkeypatch.setattr(face, "minimize", stopped)
+    for model in (LogisticRegression(solver=solver), SoftmaxRegression(solver=solver, max_iter=3)):
+        with pytest.warns(ConvergenceWarning, match="the moon is full") as caught:
+            model.fit(*iris)
+        assert len(caught) == 1
+        assert "Increase the number of iterations" not in str(caught[0].message)
+
+
+def test_classes_without_weight_have_no_part_in_the_balance(iris):
+    X, y = iris
+    weight = np.where(y == 1, 0.0, 1.0)
+    weight[y == 2] = np.arange(50) % 3
+    shares = np.bincount(y, weight)
+    of_class = np.array([shares.sum() / 2 / shares[0], 0, shares.sum() / 2 / shares[2]])
+    balanced = LogisticRegression(class_weight="balanced", max_iter=1000).fit(X, y, weight)
+    by_hand = LogisticRegression(max_iter=1000).fit(X, y, weight * of_class[y])
+    assert np.isfinite(balanced.coef_).all()
+    np.testing.assert_array_equal(balanced.coef_, by_hand.coef_)
+    np.testing.assert_array_equal(balanced.intercept_, by_hand.intercept_)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.inf, np.nan])
+def test_class_weights_that_are_refused(value, iris):
+    match = f"class_weight: {value}, wanted finite numbers of at least 0"
+    with pytest.raises(ValueError, match=match):
+        LogisticRegression(class_weight={0: value}).fit(*iris)
+
+
+def test_class_weights_that_are_all_zero(iris):
     with pytest.raises(ValueError, match="class_weight: every row's class has the weight 0"):
         LogisticRegression(class_weight={0: 0, 1: 0, 2: 0}).fit(*iris)
 
@@ -865,6 +900,20 @@ def test_partial_fit_with_one_class_in_a_batch(iris):
         model.partial_fit(X[y == label], y[y == label], classes=[2, 0, 1])
     assert model.classes_.tolist() == [0, 1, 2]
     assert model.predict_proba(X).shape == (150, 3)
+
+
+def test_partial_fit_of_rows_without_weight_changes_nothing(iris):
+    """Not the weights, nor the order of later rows, the momentum or the epoch of the schedule."""
+    X, y = iris
+    light, heavy = y == 0, y != 0
+    options = {"class_weight": {0: 0}, "momentum": 0.9, "schedule": "invscaling", "batch_size": 10}
+    with_light, without = sgd(**options), sgd(**options)
+    for n_calls in (1, 2):
+        with_light.partial_fit(X[light], y[light], range(3))
+        for model in (with_light, without):
+            model.partial_fit(X[heavy], y[heavy], range(3))
+            assert model.n_iter_.tolist() == [n_calls]
+        np.testing.assert_array_equal(with_light.coef_, without.coef_)
 
 
 def test_partial_fit_of_labels(iris):

@@ -265,7 +265,8 @@ def test_tol_bounds_the_largest_entry_of_the_gradient_by_the_sum_of_weights(make
     model = solve(LogisticRegression, problem, tol=tol)
     assert gradient_size(model, problem) <= tol * (1 + 1e-6)
     loose = solve(LogisticRegression, problem, tol=1e3 * tol)
-    assert loose.n_iter_[0] < model.n_iter_[0]
+    # A step of Newton's method may lead from far outside the one to within the other.
+    assert loose.n_iter_[0] <= model.n_iter_[0]
 
 
 @pytest.mark.parametrize(

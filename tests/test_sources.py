@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from softmax_ext import datasets
 from softmax_ext.errors import DataFormatError
-from softmax_ext.sources import Part, Source, load_source
+from softmax_ext.sources import Part, Source, load_source, open_npy
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def write_idx(path, array):
 def test_two_by_two_trains_and_tests_on_different_images():
     source = load_source("two-by-two")
     assert source.class_names == ("cat", "chicken", "dog")
-    assert source.is_named
+    assert source.classes.tolist() == ["cat", "chicken", "dog"]
     np.testing.assert_array_equal(source.train.X, datasets.make_two_by_two(3000, seed=0).images)
     np.testing.assert_array_equal(source.test.y, datasets.make_two_by_two(600, seed=1).labels)
     assert source.with_test() is source
@@ -55,7 +56,7 @@ def test_npz_of_one_part(names, save, rng):
     np.testing.assert_array_equal(source.train.y, y)
     assert source.test is None
     assert source.class_names == ("0", "1", "2")
-    assert not source.is_named
+    assert source.classes is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_npz_of_two_parts_with_class_names(names):
     np.testing.assert_array_equal(source.test.X, np.ones((2, 2)))
     np.testing.assert_array_equal(source.test.y, [2, 0])
     assert source.class_names == ("a", "b", "c")
-    assert source.is_named
+    assert source.classes.tolist() == ["a", "b", "c"]
 
 
 def test_npy_and_labels_are_mapped_not_read():
@@ -86,16 +87,39 @@ def test_npy_and_labels_are_mapped_not_read():
     assert source.class_names == ("cat", "dog")
 
 
-def test_labels_that_leave_numbers_out_are_names():
-    np.savez("data.npz", X=np.zeros((4, 2)), y=[7, 3, 3, 9])
-    source = load_source("data.npz")
-    np.testing.assert_array_equal(source.train.y, [1, 0, 0, 2])
-    assert source.class_names == ("3", "7", "9")
-    assert source.is_named
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.array([7, 3, 3, 9], np.uint8), np.array([3, 7, 9], np.uint8)),
+        (np.array([-1, 1, 1, -1], np.int64), np.array([-1, 1], np.int64)),
+        (np.array([True, False, False, True]), np.array([False, True])),
+        (np.array(["2", "1", "0", "0"]), np.array(["0", "1", "2"])),
+        (np.array([b"cat", b"\xe9", b"cat", b"cat"]), np.array(["cat", "\udce9"])),
+        (np.array([2, 1, 0, 0]), None),
+    ],
+)
+def test_labels_keep_their_type(labels, classes):
+    np.save("X.npy", np.zeros((4, 2)))
+    np.save("y.npy", labels)
+    np.savez("data.npz", X=np.zeros((4, 2)), y=labels)
+    for source in (load_source("X.npy", labels="y.npy"), load_source("data.npz")):
+        np.testing.assert_array_equal(source.train.y, np.unique(labels, return_inverse=True)[1])
+        if classes is None:
+            assert source.classes is None
+        else:
+            np.testing.assert_array_equal(source.classes, classes, strict=True)
+        names = np.arange(3) if classes is None else classes
+        assert source.class_names == tuple(map(str, names.tolist()))
+
+
+def test_names_that_are_bytes_become_text():
+    np.savez("data.npz", X=np.zeros((2, 2)), y=[1, 0], class_names=[b"caf\xc3\xa9", b"caf\xe9"])
+    assert load_source("data.npz").class_names == ("café", "caf\udce9")
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_folder_of_idx_files(packed, tmp_path, rng):
+@pytest.mark.parametrize("dotted", [False, True])
+def test_folder_of_idx_files(packed, dotted, tmp_path, rng):
     import gzip
 
     X, y = rng.integers(256, size=(6, 2, 2)), np.array([0, 1, 0, 1, 0, 1])
@@ -105,6 +129,9 @@ def test_folder_of_idx_files(packed, tmp_path, rng):
         ("t10k-images-idx3-ubyte", X[:2]),
         ("t10k-labels-idx1-ubyte", y[:2]),
     ):
+        if dotted:
+            os.mkdir(name)  # as Kaggle's copy has it
+            name = name.replace("-idx", ".idx")
         write_idx(name, array)
         if packed:
             data = gzip.compress((tmp_path / name).read_bytes())
@@ -115,9 +142,25 @@ def test_folder_of_idx_files(packed, tmp_path, rng):
     np.testing.assert_array_equal(source.test.y, y[:2])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_of_other_names(packed, tmp_path, rng):
+    import gzip
+
+    X, y = rng.integers(256, size=(6, 2, 2)), np.array([3, 5, 3, 5, 3, 5])
+    for name, array in (("examples", X), ("labels.bin", y)):
+        write_idx(name, array)
+        if packed:
+            (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    source = load_source("examples", labels="labels.bin")
+    np.testing.assert_array_equal(source.train.X, X)
+    assert source.classes.tolist() == [3, 5]
+    with pytest.raises(ValueError, match="examples holds examples only; name the file of labels"):
+        load_source("examples")
+
+
 def test_with_test_holds_out_a_tenth_and_always_the_same():
     X = np.arange(50)[:, np.newaxis]
-    source = Source("mine", Part(X, np.arange(50) % 3), None, ("0", "1", "2"), False)
+    source = Source("mine", Part(X, np.arange(50) % 3), None, ("0", "1", "2"), None)
     divided = source.with_test()
     assert len(divided.test.y) == 5
     both = np.concatenate([divided.train.X, divided.test.X])
@@ -130,19 +173,22 @@ def test_with_test_holds_out_a_tenth_and_always_the_same():
 
 
 def test_with_test_needs_two_examples():
-    source = Source("mine", Part(np.zeros((1, 2)), np.zeros(1, int)), None, ("0",), False)
+    source = Source("mine", Part(np.zeros((1, 2)), np.zeros(1, int)), None, ("0",), None)
     with pytest.raises(ValueError, match="mine: 1 examples, wanted at least 2"):
         source.with_test()
 
 
 def test_indices_for_a_model_go_by_name_before_position():
     part = Part(np.zeros((3, 1)), np.array([0, 1, 1]))
-    source = Source("mine", part, None, ("cat", "dog"), True)
+    source = Source("mine", part, None, ("cat", "dog"), None)
     model = ("dog", "chicken", "cat")
     np.testing.assert_array_equal(source.indices_for(part, model), [2, 0, 0])
     np.testing.assert_array_equal(source.indices_for(part, ("0", "1")), [0, 1, 1])
     with pytest.raises(ValueError, match=r"mine: its 2 classes \(cat, dog\) are not the model's 3"):
         source.indices_for(part, ("0", "1", "2"))
+    # Half of them are the model's, so the others are not its names in another language.
+    with pytest.raises(ValueError, match=r"2 classes \(cat, dog\) are not the model's 2"):
+        source.indices_for(part, ("dog", "cow"))
 
 
 def save_npz(**arrays):
@@ -158,7 +204,15 @@ def save_npz(**arrays):
         ({"X": np.zeros((3, 2)), "y": [0, 1]}, r"labels of shape \(2,\) for 3 examples"),
         ({"X": np.zeros(3), "y": [0, 1, 2]}, r"examples of float64 \(3,\), wanted numbers"),
         ({"X": [["a"], ["b"]], "y": [0, 1]}, r"examples of <U1"),
-        ({"X": np.zeros((2, 2)), "y": [0.5, 1]}, "labels of float64, wanted integers or strings"),
+        ({"X": np.zeros((2, 2)), "y": [0.5, 1]}, "labels of float64, wanted integers, bools or"),
+        (
+            {"X": np.eye(2), "y": [0, 1], "X_test": np.eye(2), "y_test": ["0", "1"]},
+            "labels of int64 and <U1, wanted",
+        ),
+        (
+            {"X": np.eye(2), "y": [0, -1], "X_test": np.eye(2), "y_test": np.uint64([0, 1])},
+            "labels of int64 and uint64, wanted",
+        ),
         ({"X": np.zeros((0, 2)), "y": np.zeros(0, int)}, "holds no examples"),
         (
             {"X": np.zeros((2, 2)), "y": [0, 2], "class_names": ["a", "b"]},
@@ -235,6 +289,53 @@ def test_damaged_files_are_refused(kept, tmp_path):
         load_source("X.npy", labels="y.npy")
 
 
+def test_any_damaged_header_is_refused(tmp_path):
+    """Whatever byte is changed: DataFormatError, or an array of as many bytes as there are."""
+    y = np.arange(20) % 2
+    np.save("y.npy", y)
+    data = (tmp_path / "y.npy").read_bytes()
+    n_header = len(data) - y.nbytes
+    n_refused = 0
+    for place, value in itertools.product(range(n_header), b"\x00 '(-08\\L{\xff"):
+        (tmp_path / "damaged.npy").write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+        try:
+            array = open_npy("damaged.npy")
+        except DataFormatError:
+            n_refused += 1
+        else:
+            assert array.tobytes() == y.tobytes()
+    assert n_refused > 9 * n_header
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_damage_of_an_npz_is_refused(save, tmp_path):
+    """Whatever byte is changed, unless nobody looks at it: the date of an entry, say."""
+    y = np.arange(20) % 2
+    save("data.npz", X=y[:, None], y=y)
+    data = (tmp_path / "data.npz").read_bytes()
+    n_refused = 0
+    for place, flipped in itertools.product(range(len(data)), (0x01, 0x80, 0x5A)):
+        damaged = bytearray(data)
+        damaged[place] ^= flipped
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            source = load_source("damaged.npz")
+        except DataFormatError:
+            n_refused += 1
+        else:
+            assert source.train.y.tolist() == y.tolist()
+            assert source.train.X.tolist() == y[:, None].tolist()
+    assert n_refused > len(data)
+
+
+def test_npy_with_more_than_its_header_says_is_refused(tmp_path):
+    np.save("X.npy", np.zeros((10, 2)))
+    with open("X.npy", "ab") as file:
+        file.write(bytes(16))
+    with pytest.raises(DataFormatError, match=r"X\.npy: not a sound .*does not fit into 304 bytes"):
+        open_npy("X.npy")
+
+
 def test_damaged_compressed_content_is_refused(tmp_path, rng):
     np.savez_compressed("data.npz", X=rng.random((50, 20)), y=np.zeros(50, int))
     data = bytearray((tmp_path / "data.npz").read_bytes())
@@ -249,10 +350,11 @@ def test_damaged_compressed_content_is_refused(tmp_path, rng):
     [
         ("nowhere", None, FileNotFoundError, "nowhere: neither a file, nor a folder, nor"),
         ("nowhere.npz", None, FileNotFoundError, "nowhere.npz: neither a file"),
-        ("text.txt", None, ValueError, "text.txt: wanted an .npz, an .npy, or a folder"),
+        ("text.txt", None, ValueError, "text.txt: wanted an .npz, an .npy, an IDX file, or a"),
+        ("X.npy", "text.txt", ValueError, "text.txt: wanted an .npy or IDX file of labels"),
         ("X.npy", None, ValueError, "X.npy holds examples only; name the file of labels"),
         ("X.npy", "nowhere.npy", FileNotFoundError, "nowhere.npy"),
-        ("two-by-two", "y.npy", ValueError, "--labels goes with an .npy file"),
+        ("two-by-two", "y.npy", ValueError, "--labels goes with an .npy or IDX file"),
         (".", None, FileNotFoundError, r"\.: has no train-images-idx3-ubyte"),
     ],
 )

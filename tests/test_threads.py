@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from problems import Case, Problem, assert_same_bits, run_python
 
 import softmax_ext
+from softmax_ext.threads import run_slices
 
 # Each call is large enough to be split among threads.
 LARGE = Case(60_000, 64, 10, "float32")
@@ -24,6 +26,13 @@ y = rng.integers(0, 10, 60_000)
 def call():
     return sx.linear_cross_entropy_with_grad(X, W, None, y)
 """
+# How many threads there are beside the first and those of NumPy's BLAS.
+COUNT = """
+import os, numpy
+def n_threads(others=len(os.listdir("/proc/self/task"))):
+    return len(os.listdir("/proc/self/task")) - others
+"""
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="no /proc here")
 
 
 def cpus():
@@ -107,24 +116,26 @@ print(softmax_ext.get_num_threads())
     assert run_python(code, env=env) == "1"
 
 
+@needs_proc
 def test_importing_starts_no_thread():
-    code = "import threading, softmax_ext; print(threading.active_count())"
-    assert run_python(code) == "1"
+    code = f"{COUNT}import softmax_ext; print(n_threads())"
+    assert run_python(code) == "0"
 
 
+@needs_proc
 def test_no_more_threads_than_asked_for():
     code = f"""
+{COUNT}
 {BUILD}
-import threading
 for n in (1, 3, 2):
     with sx.num_threads(n):
         call()
-    print(threading.active_count())
+    print(n_threads())
 """
     one, three, again = map(int, run_python(code).split())
-    assert one == 1
-    assert 2 <= three <= 3
-    assert again <= 3
+    assert one == 0
+    assert 1 <= three <= 2
+    assert again <= 2
 
 
 # Several at once ---------------------------------------------------------------------------------
@@ -163,6 +174,35 @@ def test_an_error_in_a_slice_reaches_the_caller_and_leaves_all_well(sx):
     assert_same_bits(sx.linear_cross_entropy_with_grad(**p.gradient), expected)
 
 
+def test_few_results_wait_for_that_of_an_earlier_slice():
+    n, waiting, most = 1000, 0, 0
+    all_taken = threading.Event()
+    lock = threading.Lock()
+
+    def work(i):
+        nonlocal waiting, most
+        if i == 0:
+            all_taken.wait(0.5)  # stalls
+        if i == n - 1:
+            all_taken.set()
+        with lock:
+            waiting += 1
+            most = max(most, waiting)
+        return i
+
+    def merge(i):
+        nonlocal waiting
+        merged.append(i)
+        with lock:
+            waiting -= 1
+
+    merged = []
+    with softmax_ext.num_threads(3):
+        run_slices(n, work, merge, threaded=True)
+    assert merged == list(range(n))
+    assert most <= 100
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork_after_use():
     code = f"""
@@ -192,6 +232,92 @@ call()
 atexit.register(lambda: print(call().n_correct >= 0))
 """
     assert run_python(code) == "True"
+
+
+# Threads that cannot be had -----------------------------------------------------------------------
+
+# `same()` compares results of all ways to split a call with those of one thread, and sees that
+# nothing of a call stays.
+SAME = f"""
+{BUILD}
+import resource, weakref
+x = rng.normal(size=(10_000, 100))
+def results():
+    return call().dW, sx.softmax(x), sx.cross_entropy(x, y[:10_000]), sx.predict(X, W)
+with sx.num_threads(1):
+    expected = results()
+def same():
+    found = results()
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected))
+    remains = [weakref.ref(a) for a in found if isinstance(a, np.ndarray)]
+    del found
+    assert not any(a() is not None for a in remains)
+def limit(kind, n):
+    resource.setrlimit(kind, (n, resource.getrlimit(kind)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+def test_as_many_threads_as_the_system_allows():
+    """The limit is of a user's threads, and root has none: another user's number is taken."""
+    code = f"""
+{SAME}
+import _thread, os, threading
+from concurrent.futures import ThreadPoolExecutor
+sx.set_num_threads(4)
+callers = ThreadPoolExecutor(3)
+started = threading.Barrier(3)
+list(callers.map(lambda _: started.wait(), range(3)))
+if os.getuid() == 0:
+    os.setuid(54321)
+limit(resource.RLIMIT_NPROC, 1)
+try:
+    _thread.start_new_thread(lambda: None, ())
+except RuntimeError:
+    print("bound")
+for n in (1, 2, 1, 3, 1, 100):
+    limit(resource.RLIMIT_NPROC, n)
+    for _ in range(5):
+        same()
+    for done in [callers.submit(same) for _ in range(9)]:
+        done.result()
+print("same")
+"""
+    bound, *rest = run_python(code).split()
+    if bound != "bound":
+        pytest.skip("the number of threads cannot be limited here")
+    assert rest == ["same"]
+
+
+@needs_proc
+def test_as_many_threads_as_there_is_memory_for():
+    """From no room at all to that for some stacks: the right result, or MemoryError."""
+    code = f"""
+{SAME}
+import os
+pid = os.getpid()
+def used():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+results()
+for room in range(0, 40 << 20, 1 << 20):
+    child = os.fork()
+    if child == 0:
+        sx.set_num_threads(4)
+        limit(resource.RLIMIT_AS, used() + room)
+        try:
+            for _ in range(3):
+                same()
+        except MemoryError:
+            os._exit(2)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+    codes = run_python(code).split()
+    assert len(codes) == 40
+    assert set(codes) <= {"0", "2"}
+    assert codes[-1] == "0"
 
 
 # Ctrl-C ------------------------------------------------------------------------------------------

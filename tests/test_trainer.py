@@ -6,13 +6,13 @@ import csv
 import os
 import signal
 import threading
-import warnings
 
 import numpy as np
 import pytest
 
 import softmax_ext
 from softmax_ext import SoftmaxModel, Trainer, plots, reference
+from softmax_ext.arguments import Csr
 from softmax_ext.trainer import (
     History,
     HistoryRow,
@@ -322,8 +322,7 @@ def test_ignored_labels_do_not_count():
 
 
 def test_only_ignored_labels():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with pytest.warns(RuntimeWarning, match="^loss is nan in epoch 1; no row counts$"):
         model, history = fit({"epochs": 1}, data=(make_data()[0], np.full(N, -100)))
     assert not model.W.any()
     assert np.isnan([history[0].train_loss, history[0].train_accuracy]).all()
@@ -712,6 +711,20 @@ def test_numpy_numbers_are_settings():
 
 
 X0, Y0 = make_data()
+SOFT = np.eye(C)[Y0]
+
+
+def csr(dense):
+    """The same in compressed sparse rows, all elements stored."""
+    n, d = dense.shape
+    return Csr(dense.ravel(), np.tile(np.arange(d), n), np.arange(0, n * d + 1, d), (n, d))
+
+
+def at_9(array, value):
+    """A float64 copy of an array with another value somewhere in row 9."""
+    array = array.astype(np.float64)
+    array.reshape(N, -1)[9, -1] = value
+    return array
 
 
 @pytest.mark.parametrize(
@@ -725,6 +738,10 @@ X0, Y0 = make_data()
         (X0, Y0.astype(float), {}, TypeError, "y: dtype float64, wanted integer"),
         (X0.astype(complex), Y0, {}, TypeError, "X"),
         (X0, Y0, {"sample_weight": np.ones(5)}, ValueError, "sample_weight"),
+        (X0, Y0, {"sample_weight": 8 - np.arange(N)}, ValueError, "^sample_weight: -1.0 at row 9"),
+        (X0, Y0, {"sample_weight": at_9(Y0, -1.0)}, ValueError, "^sample_weight: -1.0 at row 9,"),
+        (X0, Y0, {"sample_weight": at_9(Y0, np.nan)}, ValueError, "^sample_weight: nan at row 9,"),
+        (X0, Y0, {"sample_weight": at_9(Y0, np.inf)}, ValueError, "^sample_weight: inf at row 9,"),
         (X0, Y0, {"validation_data": (X0, Y0 + 9)}, IndexError, "validation_data: y: label"),
         (X0, Y0, {"validation_data": (X0[:, :5], Y0)}, ValueError, "validation_data: X: shape"),
         (X0, Y0, {"validation_data": (X0,)}, ValueError, "validation_data: "),
@@ -735,6 +752,83 @@ def test_data_that_is_refused_leaves_the_model_alone(kernels, X, y, options, err
     with pytest.raises(error, match=message):
         fit({"kernels": kernels}, model, (X, y), **options)
     assert not model.W.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: (at_9(X0, x), Y0, {}), "^X: row 9 "),
+        (lambda x: (at_9(X0, x).astype(np.float32), SOFT, {}), "^X: row 9 "),
+        (lambda x: (csr(at_9(X0, x)), Y0, {}), "^X: row 9 "),
+        (lambda x: (X0, at_9(SOFT, x), {}), "^y: row 9 "),
+        (lambda x: (X0, Y0, {"validation_data": (at_9(X0, x), Y0)}), "^validation_data: X: row 9 "),
+        (lambda x: (X0, Y0, {"validation_data": (X0, at_9(SOFT, x))}), "^validation_data: y: row"),
+    ],
+)
+def test_data_that_is_not_finite_is_named(kernels, make, message, value):
+    X, y, options = make(value)
+    with pytest.raises(ValueError, match=message + ".* NaN or infinite"):
+        fit({"kernels": kernels, "momentum": 0.9}, data=(X, y), **options)
+
+
+def test_data_that_is_not_finite_is_not_trained_on():
+    model, good = SoftmaxModel.zeros(D, C), SoftmaxModel.zeros(D, C)
+    options = {"shuffle": False, "batch_size": 3, "epochs": 1}
+    with pytest.raises(ValueError, match="^X: row 9"):
+        fit(options, model, (at_9(X0, np.nan).astype(np.float32), Y0))
+    fit(options, good, (X0[:9], Y0[:9]))
+    assert_same_weights(model, good)
+
+
+def test_a_model_that_is_not_finite_is_refused():
+    model = SoftmaxModel(np.full((D, C), np.nan), None)
+    with pytest.raises(ValueError, match="^W, b: .* nan or infinite"):
+        fit(model=model)
+
+
+class Given:
+    """Default kernels that keep which targets and weights they were given."""
+
+    def __init__(self):
+        self.targets, self.weights = [], []
+
+    def __getattr__(self, name):
+        return getattr(softmax_ext.kernels, name)
+
+    def linear_cross_entropy(self, X, W, b, target, **options):
+        self.targets.append(target)
+        return softmax_ext.linear_cross_entropy(X, W, b, target, **options)
+
+    def linear_cross_entropy_with_grad(self, X, W, b, target, **options):
+        self.targets.append(target)
+        self.weights.append(options["sample_weight"])
+        return softmax_ext.linear_cross_entropy_with_grad(X, W, b, target, **options)
+
+
+@pytest.mark.parametrize(
+    ("X", "W_dtype"),
+    [
+        (X0, np.float32),
+        (X0.astype(np.float64), np.float32),
+        (X0, np.float64),
+        (X0.astype(np.uint8), np.float32),
+    ],
+    ids=["32-32", "64-32", "32-64", "8-32"],
+)
+@pytest.mark.parametrize("given", [np.float16, np.float32, np.float64, ">f8"])
+def test_targets_and_weights_are_converted_once(X, W_dtype, given):
+    """To what the kernels read in place; two floating dtypes are that already."""
+    kernels = Given()
+    y, weight = SOFT.astype(given), np.ones(N, given)
+    model = SoftmaxModel.zeros(D, C, dtype=W_dtype)
+    options = {"sample_weight": weight, "validation_data": (X, y)}
+    fit({"kernels": kernels, "epochs": 2}, model, (X, y), **options)
+    assert len({id(array) for array in kernels.targets}) <= 2
+    assert len({id(array) for array in kernels.weights}) == 1
+    wanted = np.result_type(np.dtype(given).newbyteorder("="), np.float32)
+    assert {array.dtype for array in kernels.targets} == {wanted}
+    assert kernels.weights[0].dtype == np.float64
 
 
 def test_a_trainer_that_has_not_trained_has_no_model():
