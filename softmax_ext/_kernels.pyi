@@ -1,4 +1,4 @@
-"""The compiled drivers; see _kernels.pyx. Used by ops.py only."""
+"""The compiled drivers; see _kernels.pyx. Their arguments come checked."""
 
 from typing import Any, final
 
@@ -22,6 +22,8 @@ def run_memory(isa: str, src: _Array, to: _Array | None, repeats: int) -> None: 
 
 @final
 class Target:
+    @property
+    def arrays(self) -> list[_Array]: ...
     def __init__(
         self,
         array: _Array,

@@ -13,9 +13,10 @@ class-major; Wt is W transposed, (C, ldw); acc is the gradient of W, likewise.
 
 cimport cython
 cimport numpy as cnp
-from libc.math cimport NAN
-from libc.stdint cimport (INT64_MAX, INT64_MIN, int8_t, int16_t, int32_t, int64_t,
-                          uint8_t, uint16_t, uint32_t, uint64_t)
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from libc.math cimport NAN, isinf
+from libc.stdint cimport (int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t,
+                          uint64_t)
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -138,7 +139,8 @@ cdef int code_of(cnp.ndarray a) except -1:
 
 
 cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
-    """An integer of any type; memcpy, as it may be misaligned. uint64 past int64: INT64_MIN."""
+    """An integer of any type; memcpy, as it may be misaligned. uint64 past int64 wraps around, to
+    a negative number."""
     cdef int8_t i8
     cdef uint8_t u8
     cdef int16_t i16
@@ -146,8 +148,7 @@ cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
     cdef int32_t i32
     cdef uint32_t u32
     cdef int64_t i64
-    cdef uint64_t u64
-    if code == I64:
+    if code == I64 or code == U64:
         memcpy(&i64, p, 8)
         return i64
     if code == U8:
@@ -165,11 +166,8 @@ cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
     if code == U16:
         memcpy(&u16, p, 2)
         return u16
-    if code == U32:
-        memcpy(&u32, p, 4)
-        return u32
-    memcpy(&u64, p, 8)
-    return <int64_t>u64 if u64 <= <uint64_t>INT64_MAX else INT64_MIN
+    memcpy(&u32, p, 4)
+    return u32
 
 
 cdef inline double load_real(const char *p, int code) noexcept nogil:
@@ -184,30 +182,39 @@ cdef inline double load_real(const char *p, int code) noexcept nogil:
     return d
 
 
+cdef inline double times(double a, double b) noexcept nogil:
+    """a b, where 0 times infinity is 0: what counts 0 times counts nothing."""
+    cdef double product = a * b
+    return product if (product == product) | (a != a) | (b != b) else 0
+
+
 # ---------------------------------------------------------------------- targets and weights
 
 @cython.final
 cdef class Target:
     """What the rows should be, and what they count.
 
-    hard: labels, an integer array of the rows' shape (a, b); soft: probabilities (a, b, C).
-    weight: float64 (C,) or None; sample_weight: float64, contiguous, the rows' shape, or None.
+    hard: labels, an integer array of the rows' shape (a, b); soft: probabilities (a, b, C), float32
+    or float64. weight: float64, contiguous, (C,) or None; sample_weight: float32 or float64, the
+    rows' shape, or None.
     total: the denominator of the gradient (1 for a sum).
     """
     cdef cnp.ndarray array, weight_array, sample_array
     cdef bint hard, plain   # plain: labels, and every row counts 1
     cdef const char *data
-    cdef idx sa, sb, sc, nb
-    cdef int code
+    cdef const char *sample
+    cdef idx sa, sb, sc, na, nb, sample_a, sample_b
+    cdef int code, sample_code
+    cdef bint ignores   # whether there may be a label to ignore
     cdef int64_t ignore
     cdef const double *weight
-    cdef const double *sample
     cdef double smoothing, smooth_sum, total
     cdef idx c
 
     def __init__(self, cnp.ndarray array, bint hard, idx n_classes, cnp.ndarray weight,
                  cnp.ndarray sample_weight, object ignore_index, double label_smoothing):
         cdef idx j
+        cdef int overflow
         self.array, self.weight_array, self.sample_array = array, weight, sample_weight
         self.hard = hard
         self.data = <const char *>cnp.PyArray_DATA(array)
@@ -215,11 +222,18 @@ cdef class Target:
         self.sa = array.strides[0]
         self.sb = array.strides[1]
         self.sc = 0 if hard else array.strides[2]
-        self.nb = array.shape[1]
-        self.ignore = ignore_index
+        self.na, self.nb = array.shape[0], array.shape[1]
+        # As `load_int` gives it, if the labels' type may have such a number at all.
+        self.ignore = PyLong_AsLongLongAndOverflow(ignore_index, &overflow)
+        self.ignores = overflow == 0 and (self.code != U64 or self.ignore >= 0)
+        if self.code == U64 and overflow > 0 and ignore_index < 1 << 64:
+            self.ignores, self.ignore = True, <int64_t><uint64_t>ignore_index
         self.weight = NULL if weight is None else <const double *>cnp.PyArray_DATA(weight)
-        self.sample = (NULL if sample_weight is None
-                       else <const double *>cnp.PyArray_DATA(sample_weight))
+        self.sample = NULL
+        if sample_weight is not None:
+            self.sample = <const char *>cnp.PyArray_DATA(sample_weight)
+            self.sample_code = code_of(sample_weight)
+            self.sample_a, self.sample_b = sample_weight.strides[0], sample_weight.strides[1]
         self.smoothing = label_smoothing
         self.plain = hard and weight is None and sample_weight is None and label_smoothing == 0
         self.c = n_classes
@@ -228,21 +242,33 @@ cdef class Target:
         for j in range(n_classes):
             self.smooth_sum += self.smooth(j)
 
+    @property
+    def arrays(self):
+        """What is read."""
+        return [a for a in (self.array, self.weight_array, self.sample_array) if a is not None]
+
     cdef inline double smooth(self, idx c) noexcept nogil:
         """The smoothing's share of class c for a hard label: (eps / C) w_c."""
-        return self.smoothing / self.c * (1.0 if self.weight == NULL else self.weight[c])
+        if self.smoothing == 0 or self.weight == NULL:
+            return self.smoothing / self.c
+        return self.smoothing / self.c * self.weight[c]
 
     cdef inline int64_t label(self, idx a, idx b) noexcept nogil:
         return load_int(self.data + a * self.sa + b * self.sb, self.code)
 
+    cdef inline bint ignored(self, int64_t label) noexcept nogil:
+        return label == self.ignore and self.ignores
+
     cdef inline double row_weight(self, idx a, idx b) noexcept nogil:
-        return 1.0 if self.sample == NULL else self.sample[a * self.nb + b]
+        if self.sample == NULL:
+            return 1
+        return load_real(self.sample + a * self.sample_a + b * self.sample_b, self.sample_code)
 
     cdef inline double soft(self, idx a, idx b, idx c) noexcept nogil:
         """w_c (t_c (1 - eps) + eps / C), the effective probability of a soft target."""
         cdef double t = load_real(self.data + a * self.sa + b * self.sb + c * self.sc, self.code)
         t = t * (1 - self.smoothing) + self.smoothing / self.c
-        return t if self.weight == NULL else t * self.weight[c]
+        return t if self.weight == NULL else times(t, self.weight[c])
 
     def scan(self, cnp.ndarray rows=None):
         """Check every label before anything is written.
@@ -254,7 +280,7 @@ cdef class Target:
         cdef int64_t y
         cdef double total = 0
         cdef const int64_t *pick = NULL
-        n = self.array.shape[0] * self.nb
+        n = self.na * self.nb
         if rows is not None:
             n = rows.shape[0]
             pick = <const int64_t *>cnp.PyArray_DATA(rows)
@@ -264,7 +290,7 @@ cdef class Target:
             elif self.plain and self.nb == 1:
                 for i in range(n):
                     y = self.label(i if pick == NULL else pick[i], 0)
-                    if y == self.ignore:
+                    if self.ignored(y):
                         ignored += 1
                     elif y < 0 or y >= self.c:
                         bad = i
@@ -275,7 +301,7 @@ cdef class Target:
                     r = i if pick == NULL else pick[i]
                     if self.hard:
                         y = self.label(r // self.nb, r % self.nb)
-                        if y == self.ignore:
+                        if self.ignored(y):
                             continue
                         if y < 0 or y >= self.c:
                             bad = i
@@ -283,7 +309,8 @@ cdef class Target:
                         if self.weight == NULL:
                             total += self.row_weight(r // self.nb, r % self.nb)
                         else:
-                            total += self.weight[y] * self.row_weight(r // self.nb, r % self.nb)
+                            total += times(self.weight[y],
+                                           self.row_weight(r // self.nb, r % self.nb))
                     else:
                         total += self.row_weight(r // self.nb, r % self.nb)
         return total, bad
@@ -323,7 +350,7 @@ def following(object rows, idx n):
         return None
     part, whole = <cnp.ndarray>rows, <cnp.ndarray>base
     if (not plain(part, 1) or not plain(whole, 1) or cnp.PyArray_TYPE(part) != cnp.NPY_INT64
-            or cnp.PyArray_TYPE(whole) != cnp.NPY_INT64 or not cnp.PyArray_ISALIGNED(part)):
+            or cnp.PyArray_TYPE(whole) != cnp.NPY_INT64):
         return None
     after = <int64_t *>cnp.PyArray_DATA(part) + part.shape[0]
     most = min(64, <int64_t *>cnp.PyArray_DATA(whole) + whole.shape[0] - after)
@@ -414,33 +441,29 @@ cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
         w = t.row_weight(rows.a[r], rows.b[r])
         rows.smooth[r] = w
         if t.hard:
-            rows.pick[r] = w * (1 - t.smoothing)
+            rows.pick[r] = w * (1 - t.smoothing) if t.smoothing < 1 else 0
             if t.weight != NULL:
-                rows.pick[r] *= t.weight[rows.label[r]]
-            rows.sum[r] = rows.pick[r] + w * t.smooth_sum
+                rows.pick[r] = times(rows.pick[r], t.weight[rows.label[r]])
+            rows.sum[r] = rows.pick[r]
+            if t.smoothing > 0:
+                rows.sum[r] += times(w, t.smooth_sum)
         else:
             total = 0
             for c in range(t.c):
                 total += t.soft(rows.a[r], rows.b[r], c)
             rows.pick[r] = 0
-            rows.sum[r] = w * total
+            rows.sum[r] = times(w, total)
         scale[r] = <real>(rows.sum[r] / t.total)
 
 
 cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
                      const real *mx) noexcept nogil:
-    """loss = the rows' losses less their logsum term: sums of factor * (max - o_c), in float64.
-
-    A factor of 0 counts nothing, also beside an infinite logit.
-    """
+    """loss = the rows' losses less their logsum term: sums of factor * (max - o_c), in float64."""
     cdef idx r, c
     cdef double u, t_c, m
     if t.hard:
         for r in range(n):
             rows.loss[r] = rows.pick[r] * (<double>mx[r] - <double>L[r * sr + rows.label[r] * sc])
-        if t.smoothing == 1:  # 0 * inf would be nan
-            for r in range(n):
-                rows.loss[r] = 0
         if t.smoothing > 0:
             for c in range(t.c):
                 u = t.smooth(c)
@@ -456,12 +479,29 @@ cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
                 t_c = t.soft(rows.a[r], rows.b[r], c)
                 if t_c != 0:
                     rows.loss[r] += rows.smooth[r] * t_c * (m - <double>L[r * sr + c * sc])
+    if not t.plain:
+        for r in range(n):
+            if rows.loss[r] != rows.loss[r]:  # perhaps 0 times infinity
+                rows.loss[r] = deviation[real](t, r, rows, L + r * sr, sc, mx[r])
+
+
+cdef double deviation(Target t, idx r, Rows *rows, const real *o, idx sc, double m) noexcept nogil:
+    """The same for one row, where 0 times infinity is 0."""
+    cdef idx c
+    cdef double u, total = 0
+    if t.hard:
+        total = times(rows.pick[r], m - <double>o[rows.label[r] * sc])
+    for c in range(t.c):
+        u = t.smooth(c) if t.hard else t.soft(rows.a[r], rows.b[r], c)
+        if u != 0:
+            total += times(times(rows.smooth[r], u), m - <double>o[c * sc])
+    return total
 
 
 cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc) noexcept nogil:
     """G -= the targets' share: what turns scaled probabilities into the gradient."""
     cdef idx r, c
-    cdef double u
+    cdef double u, w
     cdef real share = <real>(1 / t.total)
     if t.plain:
         for r in range(n):
@@ -472,13 +512,20 @@ cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc)
         if t.smoothing > 0:
             for c in range(t.c):
                 u = t.smooth(c)
-                for r in range(n):
-                    G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / t.total)
+                if isinf(u):
+                    for r in range(n):
+                        G[r * sr + c * sc] -= <real>(times(rows.smooth[r], u) / t.total)
+                elif u != 0:
+                    for r in range(n):
+                        G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / t.total)
     else:
         for r in range(n):
-            for c in range(t.c):
-                G[r * sr + c * sc] -= <real>(rows.smooth[r] / t.total *
-                                             t.soft(rows.a[r], rows.b[r], c))
+            w = rows.smooth[r] / t.total
+            if w != 0:
+                for c in range(t.c):
+                    u = t.soft(rows.a[r], rows.b[r], c)
+                    if u != 0:
+                        G[r * sr + c * sc] -= <real>(w * u)
 
 
 cdef double finish_losses(idx n, Rows *rows, const real *logsum) noexcept nogil:
@@ -486,7 +533,8 @@ cdef double finish_losses(idx n, Rows *rows, const real *logsum) noexcept nogil:
     cdef idx r
     cdef double total = 0
     for r in range(n):
-        rows.loss[r] += rows.sum[r] * <double>logsum[r]
+        if logsum[r] != 0:  # beside an infinite factor, too
+            rows.loss[r] += rows.sum[r] * <double>logsum[r]
         total += rows.loss[r]
     return total
 
@@ -616,7 +664,7 @@ cdef class SmallSoftmax:
     """softmax (PROB), log_softmax (LOG) or logsumexp (LSE) of the plainest arguments at the least
     cost.
 
-    Returns None, having done nothing, unless x is a native contiguous float32 or float64 ndarray
+    Returns None, having done nothing, unless x is a plain float32 or float64 ndarray
     of at most 4096 numbers and axis its last one, None for all, or the first of two.
     """
     cdef smx_leaves *f32
@@ -641,8 +689,7 @@ cdef class SmallSoftmax:
             first = ndim == 2 and (axis == 0 or axis == -2)
             if not first:
                 return None
-        if (not cnp.PyArray_IS_C_CONTIGUOUS(x) or not cnp.PyArray_ISNOTSWAPPED(x)
-                or cnp.PyArray_SIZE(x) > 4096 or cnp.PyArray_SIZE(x) == 0):
+        if not plain(x, ndim) or cnp.PyArray_SIZE(x) > 4096 or cnp.PyArray_SIZE(x) == 0:
             return None
         k = self.f32 if kind == cnp.NPY_FLOAT32 else self.f64
         c = cnp.PyArray_SIZE(x) if axis is None else cnp.PyArray_DIMS(x)[0 if first else ndim - 1]
@@ -667,7 +714,7 @@ cdef class SmallSoftmax:
 cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, bint first, const real *x,
                         real *out) noexcept nogil:
     """n contiguous rows, by the same leaves on the same numbers as Softmax; first: n columns."""
-    cdef double block[2112]  # the largest of rows_per_block: lanes rows of cols_max classes
+    cdef double block[SMX_SMALL_BLOCK]
     cdef double sums[64]
     cdef real *b = <real *>block
     cdef real *ls = <real *>sums if mode == SMX_LSE else NULL
@@ -815,7 +862,7 @@ cdef class CrossEntropy:
                     rows.label[r] = 0
                     if t.hard:
                         rows.label[r] = t.label(a, b + r)
-                        if rows.label[r] == t.ignore:
+                        if t.ignored(rows.label[r]):
                             rows.label[r] = -1
                         elif rows.label[r] < 0 or rows.label[r] >= c:
                             bad = at + r
@@ -922,7 +969,7 @@ cdef class SmallCrossEntropy:
         if (not plain(x, 2) or not plain(y, 1) or cnp.PyArray_TYPE(y) != cnp.NPY_INT64
                 or (kind != cnp.NPY_FLOAT32 and kind != cnp.NPY_FLOAT64)
                 or x.shape[0] != y.shape[0] or cnp.PyArray_SIZE(x) > 4096
-                or cnp.PyArray_SIZE(x) == 0 or not INT64_MIN < ignore_index < INT64_MAX):
+                or cnp.PyArray_SIZE(x) == 0):
             return None
         t = Target(y[None], True, x.shape[1], None, None, ignore_index, 0.0)
         kept, bad = t.scan()
@@ -1191,7 +1238,7 @@ cdef class LinearPass:
             rows.a[n], rows.b[n], rows.place[n] = i, 0, at[0]
             if self.job >= LOSS and self.t.hard:
                 y = self.t.label(i, 0)
-                if y != self.t.ignore:
+                if not self.t.ignored(y):
                     if y < 0 or y >= self.c:
                         bad[0] = at[0]
                         return 0
@@ -1460,8 +1507,8 @@ cdef class SmallForward:
 
 
 cdef inline bint plain(cnp.ndarray a, int ndim) noexcept:
-    return (cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_IS_C_CONTIGUOUS(a)
-            and cnp.PyArray_ISNOTSWAPPED(a))
+    """Whether an array is C-contiguous, aligned and native."""
+    return cnp.PyArray_NDIM(a) == ndim and cnp.PyArray_ISCARRAY_RO(a)
 
 
 cdef inline bint plain_bias(object b, int kind, idx c):
@@ -1472,7 +1519,8 @@ cdef inline bint plain_bias(object b, int kind, idx c):
 
 cdef void small_forward(smx_leaves *k, int job, cnp.ndarray x, cnp.ndarray w, cnp.ndarray bias,
                         double scale, cnp.ndarray out, real *tag) noexcept:
-    cdef double block[64 * 8 + 24]  # 64 classes of up to 64 bytes of rows, and the maxima
+    # 64 classes of rows that fill up to SMX_MOST_BYTES, and the maxima.
+    cdef double block[64 * 8 + 24]
     cdef real *L = <real *>block
     cdef real *mx = <real *>(block + 512)
     cdef int32_t arg[16]
@@ -1562,8 +1610,7 @@ cdef class SmallGradient:
                 or (cnp.PyArray_TYPE(x) != kind and cnp.PyArray_TYPE(x) != cnp.NPY_UINT8)
                 or not cnp.PyArray_ISINTEGER(y) or cnp.PyArray_TYPE(picked) != cnp.NPY_INT64
                 or x.shape[1] != w.shape[0] or x.shape[0] != y.shape[0] or w.shape[1] == 0
-                or not 1 <= picked.shape[0] <= 1024
-                or not INT64_MIN < ignore_index < INT64_MAX):
+                or not 1 <= picked.shape[0] <= 1024):
             return None
         if not plain_bias(b, kind, w.shape[1]):
             return None

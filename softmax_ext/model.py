@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
-from .arguments import as_matrix
+from .arguments import as_matrix, as_native
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -291,7 +291,10 @@ class SoftmaxModel:
         return rows
 
     def _as_target(self, y: Any, n: int) -> NDArray[Any]:
-        """Turn labels into indices and check their shape; probabilities pass as they are."""
+        """Turn labels into indices and check their shape; probabilities pass as they are.
+
+        What the kernels would convert in every call is converted here.
+        """
         target = y if isinstance(y, np.ndarray) else np.asarray(y)
         if isinstance(target, np.ma.MaskedArray):
             raise TypeError("y: a masked array, wanted a plain one; use y.filled()")
@@ -300,7 +303,7 @@ class SoftmaxModel:
         if target.ndim == 2 and target.dtype.kind == "f":
             if target.shape != (n, C):
                 raise ValueError(f"y: shape {target.shape}, wanted {(n, C)} as X has rows")
-            return target
+            return as_native(target)
         if target.shape != (n,):
             raise ValueError(
                 f"y: {target.dtype} of shape {target.shape}, wanted ({n},) labels as X has rows, "
@@ -308,7 +311,7 @@ class SoftmaxModel:
             )
         if self.classes is None and target.dtype.kind not in "biu" and n > 0:
             raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
-        return indices_of("y", target, self.classes)
+        return as_native(indices_of("y", target, self.classes))
 
 
 #: Entries of a model in a file and their dtype kinds, for `_npz.read`; a checkpoint has more.

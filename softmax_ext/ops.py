@@ -25,6 +25,7 @@ from .arguments import (
     as_integer,
     as_layer,
     as_out,
+    as_reals,
     as_rows,
     as_target,
     as_weights,
@@ -37,6 +38,7 @@ from .arguments import (
     three_axes,
 )
 from .divergence import log_ratio
+from .errors import ArgumentValueError
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
@@ -243,12 +245,14 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            if _kernels.overlap(a, out) and not same_place(a, out):
-                a = a.copy()
+            if not same_place(a, out):
+                result = _apart(out, a)
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
         if 0 in over:
-            raise ValueError("zero-size array to reduction operation maximum which has no identity")
+            raise ArgumentValueError(
+                "zero-size array to reduction operation maximum which has no identity"
+            )
         if a.size:
             walk = three_axes([a, result], axes)
             if walk is not None:
@@ -261,10 +265,8 @@ class Kernels:
                 )
         if half:
             result = _to_half(result)
-            if out is not None:
-                np.copyto(out, result)
         if out is not None:
-            return out
+            return _deliver(result, out)
         return result if result.ndim else result[()]
 
     def _run_softmax(
@@ -341,7 +343,9 @@ class Kernels:
         Notes
         -----
         loss = logsumexp(o) - o[y], see C. Bishop, "Pattern Recognition and Machine Learning"
-        (2006), section 4.3.4. A probability of 0 counts nothing, also beside a logit of -inf.
+        (2006), section 4.3.4. 0 times infinity is 0: a probability or weight of 0 counts nothing
+        beside a logit of -inf, nor does an infinite weight where there is nothing to weigh. One
+        that counts makes the loss of its row infinite, and the mean nan, which divides by it.
 
         Examples
         --------
@@ -432,11 +436,11 @@ class Kernels:
                 return CrossEntropyResult(*quick)
         x = as_floating("logits", logits)
         if x.ndim == 0:
-            raise ValueError("logits: a scalar came, at least one axis was wanted")
+            raise ArgumentValueError("logits: a scalar came, at least one axis was wanted")
         axis = 0 if x.ndim == 1 else 1
         c = x.shape[axis]
         if c == 0:
-            raise ValueError(f"logits: shape {x.shape} came, at least one class was wanted")
+            raise ArgumentValueError(f"logits: shape {x.shape} came, at least one class was wanted")
         rows_shape = x.shape[:axis] + x.shape[axis + 1 :]
         check_reduction(reduction)
         if out is not None:
@@ -451,7 +455,7 @@ class Kernels:
         def classes_last(v: Array) -> Array:
             return v.reshape(1, b, c) if v.ndim <= 2 else v.reshape(a, c, b).transpose(0, 2, 1)
 
-        t = as_target(target, x.shape, rows_shape, x.dtype)
+        t = as_target(target, x.shape, rows_shape)
         hard = t.dtype.kind in "iu"
         t3 = t.reshape(a, b) if hard else classes_last(t)
         sample = None
@@ -459,7 +463,7 @@ class Kernels:
             s = as_array("sample_weight", sample_weight)
             if s.shape != rows_shape and s.ndim == 1 and s.shape == x.shape[:1] and x.ndim > 2:
                 s = np.broadcast_to(s.reshape((-1,) + (1,) * (x.ndim - 2)), rows_shape)
-            sample = as_weights("sample_weight", s, rows_shape).reshape(a, b)
+            sample = as_reals("sample_weight", s, rows_shape).reshape(a, b)
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         total_weight, bad = job_target.scan()
         if bad >= 0:
@@ -468,23 +472,21 @@ class Kernels:
             job_target.set_total(total_weight)
 
         losses = np.zeros(a * b, x.dtype) if reduction == "none" else None
-        dlogits = g = None
+        g = None
         if with_grad:
-            dlogits = g = np.empty(x.shape, x.dtype) if out is None else out
-            if out is not None and (
-                (x.ndim > 3 and not out.flags.c_contiguous)  # no view with classes last
-                or _kernels.overlap(out, x, t)
-            ):
+            # Of more than three axes there is a view with classes last only if contiguous.
+            if out is None or (x.ndim > 3 and not out.flags.c_contiguous):
                 g = np.empty(x.shape, x.dtype)
+            else:
+                g = _apart(out, x, *job_target.arrays)
         g3 = None if g is None else classes_last(g)
         job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, g3, losses)
         loss = self._sum_slices(
             job.run, a * b, max(1, SLICE_LOGITS // c), a * b * c >= THREADED_LOGITS
         )
-        if with_grad and g is not dlogits:
-            np.copyto(cast(Array, dlogits), cast(Array, g))
         return CrossEntropyResult(
-            _reduced(loss, total_weight, reduction, losses, rows_shape), cast(Array, dlogits)
+            _reduced(loss, total_weight, reduction, losses, rows_shape),
+            cast(Array, g if out is None else _deliver(cast(Array, g), out)),
         )
 
     @staticmethod
@@ -518,11 +520,9 @@ class Kernels:
     ) -> Any:
         ignore = as_integer("ignore_index", ignore_index)
         if not hard and ignore >= 0:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"ignore_index: {ignore} came with probabilities as target, which have no index"
             )
-        if not -(2**63) < ignore < 2**63:
-            ignore = -(2**63) + 1
         w = None if weight is None else as_weights("weight", weight, (c,))
         return _kernels.Target(
             t, hard, c, w, sample, ignore, number_between("label_smoothing", label_smoothing, 0, 1)
@@ -634,14 +634,12 @@ class Kernels:
         result: Array
         if job == PREDICT:
             if c == 0:
-                raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
+                raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
             result = np.empty(n, np.intp)
         elif out is None:
             result = np.empty((n, c), w.dtype)
         else:
-            result = out = as_out("out", out, (n, c), w.dtype)
-            if _kernels.overlap(out, *_arrays(x, w, bias)):
-                result = np.empty((n, c), w.dtype)
+            result = _apart(as_out("out", out, (n, c), w.dtype), *_arrays(x, w, bias))
         if n and c:
             p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
             if out is not None and isinstance(x, Csr):
@@ -656,10 +654,7 @@ class Kernels:
                 lambda result: _refuse_bad(p, x, *result[2:]),
                 threaded=threaded,
             )
-        if out is not None and result is not out:
-            np.copyto(out, result)
-            result = out
-        return result
+        return result if out is None else _deliver(result, out)
 
     def linear_cross_entropy(
         self,
@@ -802,20 +797,20 @@ class Kernels:
         check_reduction(reduction)
         (n_all, d), c = x.shape, w.shape[1]
         if c == 0:
-            raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
-        t = as_target(target, (n_all, c), (n_all,), w.dtype)
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        t = as_target(target, (n_all, c), (n_all,))
         hard = t.ndim == 1
         t3 = t.reshape(n_all, 1) if hard else t.reshape(n_all, 1, c)
-        sample = (
-            None if sample_weight is None else as_weights("sample_weight", sample_weight, (n_all,))
-        )
+        sample = None
+        if sample_weight is not None:
+            sample = as_reals("sample_weight", sample_weight, (n_all,)).reshape(n_all, 1)
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         picked = None if rows is None else as_rows(rows, n_all)
         n = n_all if picked is None else len(picked)
         dW: Array | None
         dW, db, dX = None, None, None
         if with_dX and isinstance(x, Csr):
-            raise ValueError(
+            raise ArgumentValueError(
                 "with_dX: True came with a sparse X, whose gradient would be dense; use X.toarray()"
             )
         if job == GRADIENT:
@@ -826,14 +821,10 @@ class Kernels:
         if reduction == "mean":
             job_target.set_total(total_weight)
 
-        # Results that overlap what is still to be read go through arrays of their own.
-        inputs = _arrays(x, w, bias, t, sample)
         final = [dW, db, dX]
         if out is not None:
-            dW, db, dX = (
-                np.empty_like(g) if g is not None and _kernels.overlap(g, *inputs) else g
-                for g in final
-            )
+            inputs = _arrays(x, w, bias, *job_target.arrays)
+            dW, db, dX = (None if g is None else _apart(g, *inputs) for g in final)
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
@@ -845,8 +836,8 @@ class Kernels:
         else:
             loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
         for g, f in zip((dW, db, dX), final, strict=True):
-            if g is not f:
-                np.copyto(cast(Array, f), cast(Array, g))
+            if g is not None:
+                _deliver(g, cast(Array, f))
         return LinearCrossEntropyResult(
             _reduced(loss, total_weight, reduction, losses, (n,)),
             cast(Array, final[0]), final[1], final[2], total_weight, n_correct,
@@ -869,7 +860,7 @@ class Kernels:
         loss, n_correct = 0.0, 0
         large = dW is not None and dW.nbytes > LARGE_BYTES
         least = 2 * SLICE_ROWS if large else SLICE_ROWS
-        step = max(least, SLICE_PRODUCTS // max(1, work), min(-(-n // 64), MOST_ROWS))
+        step = min(max(least, SLICE_PRODUCTS // max(1, work), -(-n // 64)), MOST_ROWS)
         if p.panelled:
             step = p.row_block
         step = -(-step // p.row_block) * p.row_block
@@ -990,7 +981,7 @@ class Kernels:
         try:
             x, y = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
         except ValueError:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"q: shape {b.shape} came, one that broadcasts with p's {a.shape} was wanted"
             ) from None
         axes = as_axes(axis, x.ndim)
@@ -1000,6 +991,18 @@ class Kernels:
 
 
 # ------------------------------------------------------------------------------------- helpers
+
+
+def _apart(out: Array, *inputs: Array) -> Array:
+    """`out` if the drivers can write to it while they read the inputs, else a new array."""
+    return out if out.flags.aligned and not _kernels.overlap(out, *inputs) else np.empty_like(out)
+
+
+def _deliver(result: Array, out: Array) -> Array:
+    """`out` with the result, which may be there already."""
+    if result is not out:
+        np.copyto(out, result)
+    return out
 
 
 def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[float, int]:
@@ -1096,11 +1099,11 @@ def _check_matrix(p: Any, x: Csr) -> None:
     """Raise if indptr or indices of the rows that are used are wrong."""
     row, entry = p.first_bad()
     if entry >= 0:
-        raise ValueError(
+        raise ArgumentValueError(
             f"X: column index {x.indices[entry]} at row {row} is outside [0, {x.shape[1]})"
         )
     if row >= 0:
-        raise ValueError(
+        raise ArgumentValueError(
             f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
             f"numbers from 0 to {len(x.indices)} were wanted"
         )

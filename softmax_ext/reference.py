@@ -389,7 +389,10 @@ def cross_entropy(
     target is an integer::
 
         t_ij = w_j ((1 - e) y_ij + e / C)
-        l_i  = s_i sum_j t_ij (-log softmax(o_i)_j),     with 0 log 0 = 0
+        l_i  = s_i sum_j t_ij (-log softmax(o_i)_j)
+
+    Here 0 times infinity is 0 (the limit of large numbers): a probability or weight of 0 counts
+    nothing beside an infinite logit, nor an infinite weight where there is nothing to weigh.
 
     "none" gives all l_i, "sum" their sum, and "mean" the sum divided by the sum of s_i w_{y_i} for
     integer targets, or of s_i for probabilities (as PyTorch).
@@ -542,28 +545,32 @@ def _losses_of_probabilities(
     """-sum_j t_j log p_j for logits z whose largest is 0; z becomes scale * (p sum(t) - t)."""
     e = np.exp(z)
     rest = _sum_of_the_others(e, at)
-    z[(t == 0) & (z == -np.inf)] = 0  # 0 log 0 = 0
-    z *= t
-    total = t.sum(axis=1)
-    losses = total * np.log1p(rest) - z.sum(axis=1)
+    np.subtract(np.log1p(rest)[:, None], z, out=z)
+    losses = _times(t, z).sum(axis=1) + zero
     if gradient:
         e[np.arange(len(e)), at] = 1
-        e *= (total / (1 + zero + rest))[:, None]
-        np.subtract(e, t, out=z)
-        z *= scale[..., None]
+        e *= (_times(scale, t.sum(axis=1)) / (1 + zero + rest))[:, None]
+        np.subtract(e, _times(scale[..., None], t), out=z)
     return np.asarray(losses)
+
+
+def _times(a: Array, b: Array) -> Array:
+    """The product, where 0 times infinity is 0."""
+    product = np.asarray(a * b)
+    product[np.isnan(product) & ~(np.isnan(a) | np.isnan(b))] = 0
+    return product
 
 
 def _smoothed(t: Array, smoothing: float, class_weight: Array | None) -> Array:
     """The targets w ((1 - e) t + e / C), in the dtype of t."""
     if smoothing > 0:
         t = t * _as_dtype(1 - smoothing, t.dtype) + _as_dtype(smoothing / t.shape[1], t.dtype)
-    return t if class_weight is None else t * class_weight.astype(t.dtype)
+    return t if class_weight is None else _times(t, class_weight.astype(t.dtype))
 
 
 def _reduce(losses: Array, task: _Task) -> float | Array:
     """Weigh the rows' losses and put them together as the reduction says, in float64."""
-    weighted = losses if task.row_weight is None else losses * task.row_weight
+    weighted = losses if task.row_weight is None else _times(task.row_weight, losses)
     if task.reduction == "sum":
         return float(weighted.sum(dtype=np.float64))
     if task.reduction == "mean":
@@ -1044,8 +1051,7 @@ def _check_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def _refuse_empty(values: _Rows) -> None:
-    count, length = values.rows.shape
-    if length == 0 and count > 0:
+    if values.rows.shape[1] == 0:
         raise ValueError("x: zero-size array to reduction operation maximum which has no identity")
 
 
@@ -1147,7 +1153,8 @@ def _check_task(
 
     counts = row_weight
     if labels is not None and class_weight is not None:
-        counts = class_weight[labels] if counts is None else counts * class_weight[labels]
+        of_label = class_weight[labels]
+        counts = of_label if counts is None else _times(counts, of_label)
     n_kept = n_rows if kept is None else len(kept)
     total_weight = float(n_kept if counts is None else counts.sum())
     if t is None:
@@ -1380,12 +1387,13 @@ def _check_csr(X: Any) -> None:
         raise TypeError(f"X: got a sparse matrix in {X.format} form, wanted CSR (see its .tocsr())")
     n, n_features = X.shape
     indptr, indices = _array(X.indptr, "X.indptr"), _array(X.indices, "X.indices")
-    if indptr.shape != (n + 1,) or indptr[0] != 0 or (np.diff(indptr) < 0).any():
-        raise ValueError(f"X: got an indptr that is not {n + 1} ascending numbers from 0")
+    if indptr.shape != (n + 1,) or indptr[0] < 0 or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(f"X: got an indptr that is not {n + 1} ascending numbers from 0 on")
     if not indptr[-1] <= len(indices) == len(X.data):
         raise ValueError(
             f"X: got {len(indices)} indices and {len(X.data)} numbers, wanted {indptr[-1]} of each"
         )
+    indices = indices[int(indptr[0]) : int(indptr[-1])]  # a view may have more entries than rows
     if indices.size and not 0 <= indices.min() <= indices.max() < n_features:
         raise ValueError(f"X: got column indices outside [0, {n_features})")
 

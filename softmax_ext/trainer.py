@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _files, _npz
-from .arguments import as_layer, as_target, as_weights
+from .arguments import as_weights
 from .errors import ModelFormatError
 from .model import (
     IGNORED_LABEL,
@@ -687,12 +687,9 @@ class _Data:
         self.X = as_kernels_like(model._flatten(X))
         self.n_rows: int = self.X.shape[0]
         self.n_batches = -(-self.n_rows // batch_size)
-        self.target = target = model._as_target(y, self.n_rows)
+        self.target = model._as_target(y, self.n_rows)
         self.sample_weight = None
-        self._some_ignored = check_labels(target, model.W.shape[1])
-        if target.ndim == 2:
-            dtype = as_layer(self.X, model.W, model.b)[1].dtype
-            self.target = as_target(target, target.shape, target.shape[:1], dtype)
+        self._some_ignored = check_labels(self.target, model.W.shape[1])
         if sample_weight is not None:
             self.sample_weight = weight = as_weights("sample_weight", sample_weight, (self.n_rows,))
             bad = ~((weight >= 0) & (weight < math.inf))
@@ -703,7 +700,7 @@ class _Data:
                 )
             sample_weight = np.asarray(sample_weight)
         # As they were given.
-        self._described = target, sample_weight
+        self._described = self.target, sample_weight
         self._is_checked = False
 
     def check_loss(self, loss: float) -> None:

@@ -353,10 +353,9 @@ def test_scalars_and_empty_sums():  # 41, 43, 44, 45, 48
     assert ref.logsumexp([]) == -INF
     assert ref.logsumexp(np.zeros((3, 0))).tolist() == [-INF] * 3
     assert ref.softmax(np.zeros((0, 3))).shape == (0, 3)
-    assert ref.log_softmax(np.zeros((0, 0))).shape == (0, 0)
     assert ref.softmax([[5.0, -INF]], axis=()).tolist()[0][0] == 1
     for f in (ref.softmax, ref.log_softmax):
-        for empty in ([], np.zeros((3, 0))):
+        for empty in ([], np.zeros((3, 0)), np.zeros((0, 0))):
             with pytest.raises(ValueError, match="zero-size array to reduction"):
                 f(empty)
 
@@ -855,7 +854,8 @@ def test_sparse_entries_at_one_place_add_up():
     ("X", "error", "message"),
     [
         (csr(indptr=[0, 2]), ValueError, "X: got an indptr that is not 3 ascending"),
-        (csr(indptr=[1, 2, 3]), ValueError, "X: got an indptr that is not 3 ascending"),
+        (csr(indptr=[-1, 2, 3]), ValueError, "X: got an indptr that is not 3 ascending"),
+        (csr(indptr=np.uint64([0, 3, 2])), ValueError, "X: got an indptr that is not 3 ascending"),
         (csr(indptr=[0, 4, 3]), ValueError, "X: got an indptr that is not 3 ascending"),
         (csr(indptr=[0, 2, 4]), ValueError, "X: got 3 indices and 3 numbers, wanted 4"),
         (csr(indices=[0, 1]), ValueError, "X: got 2 indices and 3 numbers"),
