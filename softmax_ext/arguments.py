@@ -74,6 +74,18 @@ def as_weights(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return as_plain(as_reals(name, value, shape), np.float64)
 
 
+def as_row_weights(name: str, value: Any, n: int) -> Array:
+    """Weights of the n rows of a fit; with a negative one the loss might have no least value."""
+    weights = as_weights(name, value, (n,))
+    bad = ~((weights >= 0) & (weights < math.inf))
+    if bad.any():
+        raise ArgumentValueError(
+            f"{name}: {weights[bad][0]} came at row {bad.argmax()}, finite numbers of at least 0 "
+            "were wanted"
+        )
+    return weights
+
+
 def as_plain(a: Array, dtype: DTypeLike | None = None) -> Array:
     """`a` with its elements side by side and aligned."""
     a = np.ascontiguousarray(a, dtype)
@@ -136,9 +148,20 @@ def as_number(name: str, value: Any) -> float:
 
 
 def as_integer(name: str, value: Any) -> int:
-    if not hasattr(value, "__index__"):
-        raise ArgumentTypeError(f"{name}: {type(value).__name__} came, an integer was wanted")
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"{name}: {type(value).__name__} came, an integer was wanted"
+        ) from None
+
+
+def integer_between(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
+    n = as_integer(name, value)
+    if not low <= n <= high:
+        most = "2**63 - 1" if high == 2**63 - 1 else high
+        raise ArgumentValueError(f"{name}: {n} came, an integer from {low} to {most} was wanted")
+    return n
 
 
 def number_between(name: str, value: Any, low: float, high: float) -> float:
@@ -292,6 +315,13 @@ def finite(name: str, value: Any) -> float:
     return v
 
 
+def finite_from_0(name: str, value: Any) -> float:
+    v = as_number(name, value)
+    if not 0 <= v < math.inf:
+        raise ArgumentValueError(f"{name}: {value} came, a finite number of at least 0 was wanted")
+    return v
+
+
 def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Array, Array | None]:
     """X, W, b with W and b in the compute dtype."""
     x = as_matrix(X)
@@ -328,18 +358,23 @@ def as_native(a: Array) -> Array:
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
-def as_target(target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int, ...]) -> Array:
+def as_target(
+    target: Any,
+    logits_shape: tuple[int, ...],
+    rows_shape: tuple[int, ...],
+    name: str = "target",
+) -> Array:
     """Labels (integers, the rows' shape) or probabilities (floating, the logits' shape)."""
-    t = as_array("target", target)
+    t = as_array(name, target)
     if t.dtype.kind in "iu":
         if t.shape == logits_shape:
             raise ArgumentValueError(
-                f"target: integers of the logits' shape {t.shape} came; give one-hot targets as "
-                "floats, or labels by target.argmax(axis=1)"
+                f"{name}: integers of the logits' shape {t.shape} came; give one-hot targets as "
+                f"floats, or labels by {name}.argmax(axis=1)"
             )
         if t.shape != rows_shape:
             raise ArgumentValueError(
-                f"target: shape {t.shape} came, {rows_shape} was wanted for class indices"
+                f"{name}: shape {t.shape} came, {rows_shape} was wanted for class indices"
             )
         return as_native(t)
     if t.size == 0 and t.shape == rows_shape and not hasattr(target, "dtype"):
@@ -348,16 +383,16 @@ def as_target(target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int,
         if t.shape != logits_shape:
             if t.shape == rows_shape:
                 raise ArgumentTypeError(
-                    f"target: labels of dtype {t.dtype} came, integers were wanted "
+                    f"{name}: labels of dtype {t.dtype} came, integers were wanted "
                     f"(or probabilities of shape {logits_shape})"
                 )
             raise ArgumentValueError(
-                f"target: shape {t.shape} came, {logits_shape} was wanted for probabilities"
+                f"{name}: shape {t.shape} came, {logits_shape} was wanted for probabilities"
             )
         if t.dtype.itemsize <= 8:
             return as_native(t)
     raise ArgumentTypeError(
-        f"target: dtype {t.dtype} came, integers or floating probabilities were wanted"
+        f"{name}: dtype {t.dtype} came, integers or floating probabilities were wanted"
     )
 
 

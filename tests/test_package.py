@@ -137,7 +137,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, source_tree):
     extensions = [name for name in package if name.endswith(".so")]
     assert [name.split("/")[1].split(".")[0] for name in extensions] == ["_kernels"]
     # The rest is exactly the Python face and the types: no C, no Cython, no tests.
-    face = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.py")}
+    files = (source_tree / "softmax_ext").rglob("*.py")
+    face = {path.relative_to(source_tree).as_posix() for path in files}
     stubs = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.pyi")}
     assert "softmax_ext/_kernels.pyi" in stubs
     assert package == face | stubs | set(extensions) | {"softmax_ext/py.typed"}

@@ -425,7 +425,7 @@ FIT_OF_BYTES = """
 import resource
 import warnings
 import numpy as np
-from softmax_ext import curvature
+from softmax_ext.solvers import curvature
 from softmax_ext.sklearn import SoftmaxRegression
 
 rng = np.random.default_rng(0)

@@ -42,15 +42,16 @@ except ImportError as error:
         name=error.name,
     ) from error
 
-from . import kernels
-from .model import SoftmaxModel
-from .progress import make_progress
-from .solvers import MAX_ITER, STOPPED, minimize
-from .trainer import History, HistoryRow, StopTraining, Trainer, TrainingEvent, listeners
+from .. import kernels
+from ..model import SoftmaxModel
+from ..progress import make_progress
+from ..solvers import minimize
+from ..solvers.result import MAX_ITER, STOPPED
+from ..trainer import History, HistoryRow, StopTraining, Trainer, TrainingEvent, listeners
 
 if TYPE_CHECKING:
-    from .results import LinearCrossEntropyResult
-    from .solvers import FitResult
+    from ..results import LinearCrossEntropyResult
+    from ..solvers import FitResult
 
 __all__ = ["LogisticRegression", "SoftmaxRegression"]
 
