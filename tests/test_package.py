@@ -116,7 +116,7 @@ def test_sdist_holds_all_sources(sdist, source_tree):
     with tarfile.open(sdist) as archive:
         names = {str(PurePosixPath(*PurePosixPath(n).parts[1:])) for n in archive.getnames()}
     wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "softmax_ext/py.typed"}
-    for pattern in ("src/*", "softmax_ext/*.py*", "tests/*", "bench/*", "tools/*"):
+    for pattern in ("src/*", "softmax_ext/**/*.py*", "tests/*", "bench/*", "tools/*"):
         found = [path for path in source_tree.glob(pattern) if path.is_file()]
         assert found, pattern
         wanted |= {str(path.relative_to(source_tree)) for path in found}
