@@ -1111,7 +1111,7 @@ def test_early_stopping_keeps_the_best(solver, noisy):
 
 def test_early_stopping_needs_a_validation_set(noisy):
     X, y, X_val, y_val = noisy
-    with pytest.raises(ValueError, match="early_stopping: True came without a validation set"):
+    with pytest.raises(ValueError, match="early_stopping: True came without X_val and y_val"):
         SoftmaxRegression(early_stopping=True).fit(X, y)
     with pytest.raises(ValueError, match="X_val and y_val: one came"):
         SoftmaxRegression().fit(X, y, X_val=X_val)

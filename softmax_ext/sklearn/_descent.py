@@ -140,8 +140,8 @@ def descend(
     X: Any,
     target: _Array,
     weight: NDArray[np.float64] | None,
-    validation: tuple[Any, _Array] | None = None,
-    verbose: bool = False,
+    validation: tuple[Any, _Array] | None,
+    verbose: int,
 ) -> None:
     """Train, and report on the terminal if that is wanted."""
     if weight is not None:

@@ -147,6 +147,34 @@ class IterationEvents:
         self._started = time.perf_counter()
 
 
+def listeners_of(
+    estimator: Any,
+    X: Any,
+    y: _Array,
+    weight: NDArray[np.float64] | None,
+    penalties: tuple[float, float],
+    validation: tuple[Any, _Array] | None,
+    callbacks: Sequence[Any],
+) -> list[Listener]:
+    """Return whom a `SoftmaxRegression` tells of a solver's iterations; its callbacks and more."""
+    listeners: list[Listener] = [print_iteration] if estimator.verbose else []
+    callbacks = (*estimator.callbacks, *callbacks)
+    if callbacks:
+        l2, l1 = penalties
+        # Two columns of weights, -w/2 and w/2, have half of w's square.
+        l2_of_W = l2 if len(estimator.classes_) == 2 else l2 / 2
+
+        def penalty(W: _Array) -> float:
+            return l2_of_W * float(np.vdot(W, W)) + l1 * float(np.abs(W).sum())
+
+        options = {"x_scale": estimator.x_scale, "kernels": estimator._kernels}
+        events = IterationEvents(
+            callbacks, X, y, weight, penalty, validation, estimator.max_iter, options
+        )
+        listeners.append(events)
+    return listeners
+
+
 class BestWeights:
     """A callback that keeps the weights of the lowest validation loss, and ends the training.
 

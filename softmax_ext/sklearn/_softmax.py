@@ -18,7 +18,7 @@ from ._arguments import (
     row_weights,
 )
 from ._descent import EstimatorTrainer, descend, make_trainer, planned_epochs
-from ._events import BestWeights, IterationEvents, Listener, fit_task, print_iteration
+from ._events import BestWeights, fit_task, listeners_of
 from ._parameters import SoftmaxParameters
 from ._scikit_learn import LogisticRegression as ScikitLearns
 from ._scikit_learn import _check_partial_fit_first_call, _fit_context
@@ -168,7 +168,7 @@ class SoftmaxRegression(SoftmaxParameters):
         validation = self._validation(X_val, y_val)
         best = [BestWeights(self.tol, self.n_iter_no_change)] if self.early_stopping else []
         if best and validation is None:
-            raise ValueError("early_stopping: True came without a validation set, X_val and y_val")
+            raise ValueError("early_stopping: True came without X_val and y_val, which were wanted")
         with fit_task(self, X, y, sample_weight) as task:
             if self.solver == "sgd":
                 epochs = planned_epochs(self.epochs, X.shape[0], self.batch_size)
@@ -176,10 +176,11 @@ class SoftmaxRegression(SoftmaxParameters):
                     self, X.shape[0], weight, penalties, epochs, best, self.average
                 )
                 model = self._model(*self._start(X, go_on=self.warm_start))
-                self._descend(trainer, model, X, target, weight, validation)
+                descend(trainer, model, X, target, weight, validation, self.verbose)
+                self._keep(trainer)
                 W, b = model.W, model.b
             else:
-                listeners = self._listeners(X, target, weight, penalties, validation, best)
+                listeners = listeners_of(self, X, target, weight, penalties, validation, best)
                 W, b = self._minimize(
                     X, target, weight, penalties, listeners, task,
                     label_smoothing=self.label_smoothing,
@@ -246,7 +247,8 @@ class SoftmaxRegression(SoftmaxParameters):
         model = self._model(*self._start(X, go_on=True))
         if run is not None:
             trainer.continue_from(run, model)
-        self._descend(trainer, model, X, target, weight, None)
+        descend(trainer, model, X, target, weight, None, self.verbose)
+        self._keep(trainer)
         self.coef_, self.intercept_ = scikit_learns_form(model.W, model.b)
         return self
 
@@ -285,43 +287,7 @@ class SoftmaxRegression(SoftmaxParameters):
     def _model(self, W: _Array, b: _Array | None) -> SoftmaxModel:
         return SoftmaxModel(W, b, x_scale=self.x_scale, kernels=self._kernels)
 
-    def _descend(
-        self,
-        trainer: EstimatorTrainer,
-        model: SoftmaxModel,
-        X: Any,
-        target: _Array,
-        weight: NDArray[np.float64] | None,
-        validation: tuple[Any, _Array] | None,
-    ) -> None:
-        descend(trainer, model, X, target, weight, validation, self.verbose > 0)
+    def _keep(self, trainer: EstimatorTrainer) -> None:
         self._run = trainer.run
         self.history_ = trainer.history
         self.n_iter_ = np.array([len(trainer.history)], np.int32)
-
-    def _listeners(
-        self,
-        X: Any,
-        target: _Array,
-        weight: NDArray[np.float64] | None,
-        penalties: tuple[float, float],
-        validation: tuple[Any, _Array] | None,
-        best: list[BestWeights],
-    ) -> list[Listener]:
-        """Return whom to tell of each iteration of another solver."""
-        listeners: list[Listener] = [print_iteration] if self.verbose else []
-        callbacks = (*self.callbacks, *best)
-        if callbacks:
-            l2, l1 = penalties
-            # Two columns of weights, -w/2 and w/2, have half of w's square.
-            l2_of_W = l2 if len(self.classes_) == 2 else l2 / 2
-
-            def penalty(W: _Array) -> float:
-                return l2_of_W * float(np.vdot(W, W)) + l1 * float(np.abs(W).sum())
-
-            events = IterationEvents(
-                callbacks, X, target, weight, penalty, validation, self.max_iter,
-                {"x_scale": self.x_scale, "kernels": self._kernels},
-            )  # fmt: skip
-            listeners.append(events)
-        return listeners

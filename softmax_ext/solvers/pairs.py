@@ -12,7 +12,8 @@ from .objective import Doubles
 
 # Pairs of a step and the gradient's change along it; SciPy and scikit-learn keep as many.
 MEMORY = 10
-# The share of the product of a pair's lengths below which its own product is rounding.
+# The product of a step and the gradient's change y, as a share of y's with H y, below which it is
+# rounding: along a step the gradient of a convex objective can only grow.
 LEAST_PRODUCT = 1e-14
 # Length of the first step along a preconditioned gradient. A whole one may leap far over the
 # optimum of separable data; one that is too short is made longer in a few passes.
