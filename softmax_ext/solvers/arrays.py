@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import Array, Csr
 from ..results import LinearCrossEntropyResult
-from .objective import Doubles, Evaluation, Floats
+from .objective import Doubles, Evaluation, Floats, split
 from .sample import ArraySample
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
@@ -73,7 +70,7 @@ class ArrayObjective:
         self.dtype = dtype
         if self._y.ndim == 2:
             self._y = self._y.astype(dtype, copy=False)
-        self._theta, self._gradient = np.empty((2, *self.shape), dtype)
+        self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -81,17 +78,14 @@ class ArrayObjective:
         wide._compute_in(np.dtype(np.float64))
         return wide
 
-    def _split(self, theta: NDArray[_Scalar]) -> tuple[NDArray[_Scalar], NDArray[_Scalar] | None]:
-        """Return W and b, as views."""
-        D = self.n_features
-        return theta[:D], theta[D] if self.has_intercept else None
-
     def value_and_gradient(self, theta: Doubles) -> Evaluation:
         """Evaluate at a point; see the protocol."""
         self._theta[...] = theta
+        W, b = split(self._theta, self.has_intercept)
+        out = split(self._gradient, self.has_intercept)
         result = self._kernels.linear_cross_entropy_with_grad(
-            self.X, *self._split(self._theta), self._y, out=self._split(self._gradient),
-            sample_weight=self.sample_weight, reduction="sum", **self._options,
+            self.X, W, b, self._y, out=out, sample_weight=self.sample_weight, reduction="sum",
+            **self._options,
         )  # fmt: skip
         if not self._is_checked:
             self._check(result)
@@ -127,7 +121,7 @@ class ArrayObjective:
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""
-        W, b = self._split(theta.astype(self.dtype))
+        W, b = split(theta.astype(self.dtype), self.has_intercept)
         result: Floats = self._kernels.predict_proba(x, W, b, x_scale=self.x_scale)
         return result
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import l1
-from .objective import Doubles
+from .objective import Doubles, split
 from .pairs import InverseHessian
 from .penalised import Penalised
 from .renewal import Renewal
@@ -172,7 +172,8 @@ class _Fit:
 
     def _state(self) -> FitResult:
         objective = self._objective
-        W, b = objective.split(self._theta.astype(objective.result_dtype))
+        theta = self._theta.astype(objective.result_dtype)
+        W, b = split(theta, objective.losses.has_intercept)
         return FitResult(
             W=W, b=b, fun=self._value * objective.total_weight, grad_norm=self._norm,
             nit=self._nit, nfev=objective.nfev,

@@ -9,13 +9,22 @@ Parameters and gradients are one array each: W (D, C), and below it, if there ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Doubles: TypeAlias = NDArray[np.float64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def split(
+    theta: NDArray[_Scalar], has_intercept: bool
+) -> tuple[NDArray[_Scalar], NDArray[_Scalar] | None]:
+    """Return W, and b or None, as views of parameters or of a gradient."""
+    D = len(theta) - has_intercept
+    return theta[:D], theta[D] if has_intercept else None
 
 
 class Evaluation(NamedTuple):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import l1
 from .curvature import Curvature
 from .objective import Doubles, Objective
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class Penalised:
@@ -46,11 +43,6 @@ class Penalised:
     def widen(self) -> None:
         """Compute in float64 from now on."""
         self.losses = self.losses.in_float64()
-
-    def split(self, theta: NDArray[_Scalar]) -> tuple[NDArray[_Scalar], NDArray[_Scalar] | None]:
-        """Return W and b, as views."""
-        D = self.n_features
-        return theta[:D], theta[D] if self.losses.has_intercept else None
 
     def representable(self, theta: Doubles, dtype: np.dtype[Any] | None = None) -> Doubles:
         """Return the nearest point as good as theta that `dtype` holds, or what is computed in.
