@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from problems import Case, Problem, assert_same_bits, run_python
 
 import softmax_ext
-from softmax_ext.threads import run_slices
 
 # Each call is large enough to be split among threads.
 LARGE = Case(60_000, 64, 10, "float32")
@@ -172,35 +170,6 @@ def test_an_error_in_a_slice_reaches_the_caller_and_leaves_all_well(sx):
             sx.linear_cross_entropy_with_grad(**p.gradient)
     p.target[-1] = good
     assert_same_bits(sx.linear_cross_entropy_with_grad(**p.gradient), expected)
-
-
-def test_few_results_wait_for_that_of_an_earlier_slice():
-    n, waiting, most = 1000, 0, 0
-    all_taken = threading.Event()
-    lock = threading.Lock()
-
-    def work(i):
-        nonlocal waiting, most
-        if i == 0:
-            all_taken.wait(0.5)  # stalls
-        if i == n - 1:
-            all_taken.set()
-        with lock:
-            waiting += 1
-            most = max(most, waiting)
-        return i
-
-    def merge(i):
-        nonlocal waiting
-        merged.append(i)
-        with lock:
-            waiting -= 1
-
-    merged = []
-    with softmax_ext.num_threads(3):
-        run_slices(n, work, merge, threaded=True)
-    assert merged == list(range(n))
-    assert most <= 100
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
