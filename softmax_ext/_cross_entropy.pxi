@@ -36,8 +36,7 @@ cdef class CrossEntropy(RowsJob):
         self.begin()
         self.step = step
         cdef CrossEntropyBlock w
-        cdef idx slots = slots_for(threads)
-        self.run_rows((self.n + step - 1) // step, threads, slots, self.lay_out(0, &w))
+        self.run_rows((self.n + step - 1) // step, threads, 0, self.lay_out(0, &w))
         return self.total.loss, self.total.bad
 
     cdef idx lay_out(self, size_t at, CrossEntropyBlock *w) noexcept nogil:

@@ -342,8 +342,7 @@ cdef class LinearPass(Pass):
         Returns (loss sum, n_correct, position of a bad label or -1, -1).
         """
         threads = self.worth(threads, work)
-        return self.run_all(self.row_block if self.panelled else self.forward_step(work), threads,
-                            slots_for(threads))
+        return self.run_all(self.row_block if self.panelled else self.forward_step(work), threads, 0)
 
     def run_gradient(self, idx work, int threads, cnp.ndarray dW, cnp.ndarray db):
         """The same with gradients of W and (unless None) b."""
@@ -355,12 +354,12 @@ cdef class LinearPass(Pass):
         self.dW, self.db = dW, db
         self.one_slice = self.n <= step
         self.in_place = not self.one_slice and self.is_large()
-        slots = min(threads, 2) if self.in_place else slots_for(threads)
         # First all sums, then those of each slot, then memory to turn some of them in. A single
         # slice adds to the first; if they are added up in dW, they are those of b only.
-        own_slots = 0 if self.one_slice else slots
         turned_bytes = FLIPPED * self.d * self.size if self.in_place else 0
         self.sums_bytes = self.lay_out_sums(0, True, &sums)
+        slots = slots_for(threads, self.sums_bytes)
+        own_slots = 0 if self.one_slice else slots
         at = self.lay_out_sums(0, not self.in_place, &sums)
         self.sums_scratch = Scratch(at + own_slots * self.sums_bytes + turned_bytes)
         self.sums_at = self.lay_out_sums(<size_t>self.sums_scratch.at, not self.in_place,

@@ -83,7 +83,7 @@ cdef class PanelGradient(RowsJob):
         cdef PanelScratch w
         self.step = step
         self.begin()
-        self.run_rows(n_slices, threads, slots_for(threads), self.lay_out(0, &w))
+        self.run_rows(n_slices, threads, 0, self.lay_out(0, &w))
 
     cdef idx lay_out(self, size_t at, PanelScratch *w) noexcept nogil:
         """What a slice works in, from `at` on; its size if that is 0."""

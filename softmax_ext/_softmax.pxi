@@ -37,7 +37,7 @@ cdef class Softmax(Job):
         self.ldc = self.rb if self.small else odd_lines(c, size)
         self.block_bytes = round_up(
             (self.rb * c if self.small else 0 if rowwise else self.rb * self.ldc) * size, 64)
-        self.run_slices((self.n + step - 1) // step, threads, slots_for(threads),
+        self.run_slices((self.n + step - 1) // step, threads, SMX_MOST_SLOTS,
                         self.block_bytes + self.rb * size)
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:

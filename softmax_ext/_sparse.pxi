@@ -183,7 +183,7 @@ cdef class SparsePass(Pass):
         self.step = self.forward_step(work)
         self.begin()
         threads = self.worth(threads, work)
-        self.run_rows((self.n + self.step - 1) // self.step, threads, slots_for(threads),
+        self.run_rows((self.n + self.step - 1) // self.step, threads, 0,
                       self.lay_out(0, &w))
         return self.total.loss, self.total.n_correct, self.total.bad, self.total.bad_row
 
@@ -372,7 +372,7 @@ cdef class SparseGradient(RowsJob):
             at = self.p.lay_out(0, &w)
         else:
             lay_out_entries(&at, self.strip_rows, self.p.size)
-        self.run_rows(n_slices, threads, slots_for(threads), at)
+        self.run_rows(n_slices, threads, 0, at)
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef SparseBlock w

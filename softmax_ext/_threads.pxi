@@ -37,7 +37,7 @@ cdef class Job:
         return False
 
     cdef run_slices(self, idx n, int threads, idx slots, idx scratch_bytes):
-        """Do slices 0 to n - 1; results of up to `slots` of them wait to be merged."""
+        """Do slices 0 to n - 1, of which results of up to `slots` wait to be merged."""
         cdef smx_work work
         cdef int end
         work.n = n
@@ -90,7 +90,8 @@ cdef class RowsJob(Job):
     cdef Result total
 
     cdef run_rows(self, idx n, int threads, idx slots, idx scratch_bytes):
-        """`run_slices` with results."""
+        """`run_slices` with results; slots = 0: as many as there are."""
+        slots = max(1, min(slots or n, SMX_MOST_SLOTS))
         self.results_scratch = Scratch(slots * sizeof(Result))
         self.results = <Result *>self.results_scratch.at
         self.run_slices(n, threads, slots, scratch_bytes)
@@ -108,6 +109,14 @@ cdef class RowsJob(Job):
         return r.bad >= 0 or r.bad_row >= 0
 
 
-cdef inline idx slots_for(int threads) noexcept:
-    """Results that may wait: so many that a thread seldom waits for another's."""
-    return 2 * min(threads, SMX_MOST_THREADS) if threads > 1 else 1
+# Bytes of results that may wait for an earlier one, and how many for each thread if they are small:
+# on a busy machine a thread may be kept from its work for as long as many slices take.
+cdef idx WAITING_BYTES = 1 << 20
+cdef idx WAITING = 8
+
+
+cdef idx slots_for(int threads, idx nbytes) noexcept:
+    """How many results of so many bytes may wait."""
+    if threads <= 1:
+        return 1
+    return max(min(threads, 2), min(WAITING * threads, WAITING_BYTES // nbytes))

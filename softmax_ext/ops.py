@@ -240,8 +240,9 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            if not same_place(a, out):
-                result = _apart(out, a)
+            result = _apart(out, a)
+            if result is not out and out.flags.aligned and same_place(a, out):
+                result = out
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
         if 0 in over:
@@ -269,8 +270,7 @@ class Kernels:
     ) -> None:
         shape, strides = walk
         job = _kernels.Softmax(self.isa, mode, shape, x, strides[0], out, strides[-1], lse)
-        rows, c = shape[0] * shape[1], shape[2]
-        step = max(1, SLICE_LOGITS // c)
+        step = max(1, SLICE_LOGITS // shape[2])
         if strides[0][1] == x.itemsize:  # rows side by side: as many as the driver takes at once
             line = 128 // x.itemsize
             step = -(-step // line) * line
@@ -972,7 +972,6 @@ def _check_matrix(p: Any, x: Csr) -> None:
             f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
             f"numbers from 0 to {len(x.indices)} were wanted"
         )
-
 
 
 def _to_half(a: Array) -> Array:
