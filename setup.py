@@ -63,9 +63,9 @@ class BuildWithLeaves(build_ext):
 
 extension = Extension(
     "softmax_ext._kernels",
-    ["softmax_ext/_kernels.pyx", "src/smx_cpu.c"],
+    ["softmax_ext/_kernels.pyx", "src/smx_cpu.c", "src/smx_pool.c"],
     include_dirs=["src", numpy.get_include()],
-    depends=[str(p) for p in sorted(Path("src").glob("smx*"))] + ["softmax_ext/_sparse.pxi"],
+    depends=sorted(map(str, [*Path("src").glob("smx*"), *Path("softmax_ext").glob("*.pxi")])),
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("SMX_LEAF_FLAGS", '"{}"'.format(" ".join(LEAF_FLAGS))),

@@ -44,24 +44,19 @@ from .results import CrossEntropyResult, LinearCrossEntropyResult
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 LINEAR, PROBA, PREDICT, LOSS, GRADIENT = range(5)  # enum Job
 
-# A slice of rows holds about so many logits: some 50 microseconds of work.
-SLICE_LOGITS = 1 << 17
-# Two submits cost some 85 microseconds, so splitting pays from about 400 microseconds of work.
-THREADED_LOGITS = 1 << 19
-# The same in multiplications: a slice some 100 microseconds, threads from 400.
-SLICE_PRODUCTS = 1 << 22
-THREADED_PRODUCTS = 1 << 24
-# Slices with accumulators of their own are at least so many rows, which makes merging cheap.
-SLICE_ROWS = 1024
-# And at most so many, for more would lose float32's small gradients in their large sum.
+# A slice of rows holds about so many logits, some 20 microseconds of work; more than one of them
+# are worth a second thread.
+SLICE_LOGITS = 1 << 15
+# Every so many rows of a sparse X, and never more than 16 times, the sum of gradients starts anew,
+# for it would lose float32's small ones.
 MOST_ROWS = 1 << 16
-# A gradient of W above this is added up in the result, for want of workspace, and by more rows.
-LARGE_BYTES = 1 << 20
 # An entry of a sparse X takes as long as so many multiplications, and so many more for each class:
 # it waits for memory (7 ns at 2 classes, 13 at 20, 60 at 100).
 ENTRY_PRODUCTS, ENTRY_CLASS_PRODUCTS = 200, 24
-# Strips of a sparse X: some 100 microseconds of work, for two calls from Python.
+# Strips of a sparse X: some 100 microseconds of work.
 STRIP_PRODUCTS = 1 << 22
+# From so much work on it is worth several threads.
+THREADED_PRODUCTS = 1 << 22
 STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
 
 
@@ -245,8 +240,9 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            if not same_place(a, out):
-                result = _apart(out, a)
+            result = _apart(out, a)
+            if result is not out and out.flags.aligned and same_place(a, out):
+                result = out
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
         if 0 in over:
@@ -274,20 +270,11 @@ class Kernels:
     ) -> None:
         shape, strides = walk
         job = _kernels.Softmax(self.isa, mode, shape, x, strides[0], out, strides[-1], lse)
-        rows, c = shape[0] * shape[1], shape[2]
-        step = max(1, SLICE_LOGITS // c)
+        step = max(1, SLICE_LOGITS // shape[2])
         if strides[0][1] == x.itemsize:  # rows side by side: as many as the driver takes at once
             line = 128 // x.itemsize
             step = -(-step // line) * line
-        if rows <= step:
-            job.run(0, rows)
-            return
-        threads.run_slices(
-            -(-rows // step),
-            lambda i: job.run(i * step, min(rows, (i + 1) * step)),
-            lambda _: None,
-            threaded=rows * c >= THREADED_LOGITS,
-        )
+        job.run(step, threads.get_num_threads())
 
     # ------------------------------------------------------------------------- cross-entropy
 
@@ -481,32 +468,12 @@ class Kernels:
                 g = _apart(out, x, *job_target.arrays)
         g3 = None if g is None else classes_last(g)
         job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, g3, losses)
-        loss = self._sum_slices(
-            job.run, a * b, max(1, SLICE_LOGITS // c), a * b * c >= THREADED_LOGITS
-        )
+        loss, bad = job.run(max(1, SLICE_LOGITS // c), threads.get_num_threads())
+        _refuse_bad(None, x, bad)
         return CrossEntropyResult(
             _reduced(loss, total_weight, reduction, losses, rows_shape),
             cast(Array, g if out is None else _deliver(cast(Array, g), out)),
         )
-
-    @staticmethod
-    def _sum_slices(run: Any, rows: int, step: int, threaded: bool) -> float:
-        """The sum of run's losses over slices of rows, added in order."""
-        total = 0.0
-
-        def merge(result: tuple[float, int]) -> None:
-            nonlocal total
-            if result[1] >= 0:
-                raise _changed(result[1])
-            total += result[0]
-
-        threads.run_slices(
-            -(-rows // step),
-            lambda i: run(i * step, min(rows, (i + 1) * step)),
-            merge,
-            threaded=threaded,
-        )
-        return total
 
     @staticmethod
     def _target(
@@ -644,16 +611,8 @@ class Kernels:
             p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
             if out is not None and isinstance(x, Csr):
                 _check_matrix(p, x)
-            work = max(1, _products(x, w))
-            step = -(-max(1, SLICE_PRODUCTS // work) // p.row_block) * p.row_block
-            threaded = n * work >= THREADED_PRODUCTS
-            p.shared = threaded and threads.get_num_threads() > 1
-            threads.run_slices(
-                -(-n // step),
-                lambda i: p.run(i * step, min(n, (i + 1) * step)),
-                lambda result: _refuse_bad(p, x, *result[2:]),
-                threaded=threaded,
-            )
+            _, _, *bad = p.run(_products(x, w), threads.get_num_threads())
+            _refuse_bad(p, x, *bad)
         return result if out is None else _deliver(result, out)
 
     def linear_cross_entropy(
@@ -766,8 +725,9 @@ class Kernels:
         """
         if rows is not None and weight is None and sample_weight is None and not with_dX:
             quick = self._small_gradient(
-                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out
-            )
+                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out,
+                threads.get_num_threads(),
+            )  # fmt: skip
             if quick is not None:
                 return quick
         return self._linear_cross_entropy(
@@ -829,12 +789,17 @@ class Kernels:
         if dX is not None:
             dX[...] = 0
         p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
-        if picked is not None:
-            p.then = _kernels.following(rows, n_all)
-        if job == GRADIENT and isinstance(x, Csr):
-            loss, n_correct = _run_sparse(p, x, n, w, cast(Array, dW), db, out is not None)
+        work, n_threads = _products(x, w), threads.get_num_threads()
+        if job != GRADIENT:
+            loss, n_correct, *bad_at = p.run(work, n_threads)
+            _refuse_bad(p, x, *bad_at)
+        elif isinstance(x, Csr):
+            loss, n_correct = _run_sparse(p, x, n, work, cast(Array, dW), db, out is not None)
         else:
-            loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
+            if picked is not None:
+                p.next_rows = _kernels.following(rows, n_all)
+            loss, n_correct, *bad_at = p.run_gradient(work, n_threads, dW, db)
+            _refuse_bad(p, x, *bad_at)
         for g, f in zip((dW, db, dX), final, strict=True):
             if g is not None:
                 _deliver(g, cast(Array, f))
@@ -849,64 +814,6 @@ class Kernels:
             # There is no dX, which comes last.
             return _kernels.SparsePass(self.isa, job, x.data, x.indices, x.indptr, *rest[:-1])
         return _kernels.LinearPass(self.isa, job, x, *rest)
-
-    @staticmethod
-    def _run_linear(
-        p: Any, job: int, x: Array | Csr, n: int, work: int, dW: Array | None, db: Array | None
-    ) -> tuple[float, int]:
-        """Run a pass in slices of rows; what they return is added in order."""
-        if job == GRADIENT and p.panelled:
-            return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
-        loss, n_correct = 0.0, 0
-        large = dW is not None and dW.nbytes > LARGE_BYTES
-        least = 2 * SLICE_ROWS if large else SLICE_ROWS
-        step = min(max(least, SLICE_PRODUCTS // max(1, work), -(-n // 64)), MOST_ROWS)
-        if p.panelled:
-            step = p.row_block
-        step = -(-step // p.row_block) * p.row_block
-
-        def accumulator() -> Any:
-            return _kernels.Accumulator(p, True, db is not None) if job == GRADIENT else None
-
-        if n <= step:
-            total = accumulator()
-            loss, n_correct, *bad = p.run(0, n, total)
-            _refuse_bad(p, x, *bad)
-            if total is not None:
-                p.finish(total, dW, db)
-            return loss, n_correct
-
-        def run(i: int) -> tuple[Any, Any]:
-            acc = accumulator()
-            return p.run(i * step, min(n, (i + 1) * step), acc), acc
-
-        total = None
-        if large:
-            cast(Array, dW)[...] = 0
-
-        def merge(result: tuple[Any, Any]) -> None:
-            nonlocal loss, n_correct, total
-            (slice_loss, correct, *bad), acc = result
-            _refuse_bad(p, x, *bad)
-            loss += slice_loss
-            n_correct += correct
-            if large:
-                p.add_to(acc, dW)
-            if total is None and not large:
-                total = acc
-            elif acc is not None:
-                if total is None:
-                    total = _kernels.Accumulator(p, False, db is not None)
-                total.add(acc)
-
-        threaded = n * work >= THREADED_PRODUCTS
-        p.shared = threaded and threads.get_num_threads() > 1
-        threads.run_slices(-(-n // step), run, merge, threaded=threaded)
-        if total is not None and not large:
-            p.finish(total, dW, db)
-        elif total is not None and db is not None:
-            p.finish_db(total, db)
-        return loss, n_correct
 
     # ------------------------------------------------------------------ entropy and divergence
 
@@ -1005,61 +912,19 @@ def _deliver(result: Array, out: Array) -> Array:
     return out
 
 
-def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[float, int]:
-    """The gradient pass for a W so large that it goes in panels of classes."""
-    loss, n_correct = 0.0, 0
-
-    def add(result: tuple[float, int]) -> None:
-        nonlocal loss, n_correct
-        loss += result[0]
-        n_correct += result[1]
-
-    def nothing(_: None) -> None:
-        pass
-
-    dW[...] = 0
-    g = _kernels.PanelGradient(p, dW, db is not None)
-    while g.next_block():
-        threads.run_slices(g.n_groups, g.logits, nothing, threaded=threaded)
-        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
-        threads.run_slices(g.n_groups, g.gradients, nothing, threaded=threaded)
-        g.finish_block()
-    if g.bad >= 0:
-        raise _changed(g.bad)
-    g.finish(db)
-    return loss, n_correct
-
-
 def _run_sparse(
-    p: Any, x: Csr, n: int, w: Array, dW: Array, db: Array | None, dW_given: bool
+    p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None, dW_given: bool
 ) -> tuple[float, int]:
     """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
-    loss, n_correct = 0.0, 0
-
-    def add(result: tuple[float, int, int, int]) -> None:
-        nonlocal loss, n_correct
-        _refuse_bad(p, x, *result[2:])
-        loss += result[0]
-        n_correct += result[1]
-
-    def check(well: bool) -> None:
-        if not well:
-            _refuse_bad(p, x, -1, 0)
-
-    work = max(1, _products(x, w))
-    threaded = n * work >= THREADED_PRODUCTS
-    strip = min(max(STRIP_PRODUCTS // work, STRIP_ROWS), STRIP_MOST_ROWS)
+    n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
+    strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
-    bounds = _column_ranges(x, threads.get_num_threads() if threaded else 1)
-    g = _kernels.SparseGradient(p, dW, db is not None, strip, max(MOST_ROWS, n // 16), bounds)
+    bounds = _column_ranges(x, n_threads)
+    g = _kernels.SparseGradient(p, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
     if dW_given and g.in_parts:  # one part sees all rows before it writes
         _check_matrix(p, x)
-    while g.next_part():
-        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
-        g.clear()
-        threads.run_slices(len(bounds) - 1, g.gradients, check, threaded=threaded)
-        g.finish_part()
-    g.finish(db)
+    loss, n_correct, *bad = g.run(n_threads)
+    _refuse_bad(p, x, *bad)
     return loss, n_correct
 
 
@@ -1107,10 +972,6 @@ def _check_matrix(p: Any, x: Csr) -> None:
             f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
             f"numbers from 0 to {len(x.indices)} were wanted"
         )
-
-
-def _changed(row: int) -> IndexError:
-    return IndexError(f"target: the label at row {row} changed during the call")
 
 
 def _to_half(a: Array) -> Array:

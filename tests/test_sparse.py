@@ -158,7 +158,6 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
     monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
     if most_rows:  # so that sums start anew several times
         monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
-    monkeypatch.setattr(ops, "SLICE_PRODUCTS", 1 << 10)
     monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
     p = SparseProblem(case)
     bounds = LinearTerms(p, p.picked)
