@@ -123,7 +123,9 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
             raise AxisError(i, ndim)
         result.append(i % ndim)
     if len(set(result)) < len(result):
-        raise ArgumentValueError(f"axis: {axis} names an axis twice")
+        raise ArgumentValueError(
+            f"axis: {axis} came, which names an axis twice, different axes were wanted"
+        )
     return tuple(sorted(result))
 
 
@@ -136,9 +138,20 @@ def as_number(name: str, value: Any) -> float:
 
 
 def as_integer(name: str, value: Any) -> int:
-    if not hasattr(value, "__index__"):
-        raise ArgumentTypeError(f"{name}: {type(value).__name__} came, an integer was wanted")
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"{name}: {type(value).__name__} came, an integer was wanted"
+        ) from None
+
+
+def integer_between(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
+    n = as_integer(name, value)
+    if not low <= n <= high:
+        most = "2**63 - 1" if high == 2**63 - 1 else high
+        raise ArgumentValueError(f"{name}: {n} came, an integer from {low} to {most} was wanted")
+    return n
 
 
 def number_between(name: str, value: Any, low: float, high: float) -> float:
@@ -292,6 +305,13 @@ def finite(name: str, value: Any) -> float:
     return v
 
 
+def finite_from_0(name: str, value: Any) -> float:
+    v = as_number(name, value)
+    if not 0 <= v < math.inf:
+        raise ArgumentValueError(f"{name}: {value} came, a finite number of at least 0 was wanted")
+    return v
+
+
 def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Array, Array | None]:
     """X, W, b with W and b in the compute dtype."""
     x = as_matrix(X)
@@ -394,7 +414,8 @@ def gradient_arrays(
     elif out is not None:
         if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
             raise ArgumentTypeError(
-                "out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted"
+                f"out: {type(out).__name__} came, a tuple (dW, db) or (dW, db, dX) or an earlier "
+                "result was wanted"
             )
         given[: len(out)] = out
     wanted: tuple[tuple[int, ...] | None, ...] = (

@@ -43,10 +43,11 @@ except ImportError as error:
     ) from error
 
 from . import kernels
+from .cli.progress import make_progress
 from .model import SoftmaxModel
-from .progress import make_progress
 from .solvers import MAX_ITER, STOPPED, minimize
-from .trainer import History, HistoryRow, StopTraining, Trainer, TrainingEvent, listeners
+from .training import History, HistoryRow, StopTraining, Trainer, TrainingEvent
+from .training.callbacks import listeners
 
 if TYPE_CHECKING:
     from .results import LinearCrossEntropyResult

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from softmax_ext import SoftmaxModel, Trainer, _files, cli
-from softmax_ext.trainer import History, HistoryRow
+from softmax_ext.training import History, HistoryRow
 
 MODEL = SoftmaxModel(np.arange(8.0).reshape(4, 2), [0.5, -0.5])
 HISTORY = History([HistoryRow(1, 0.5, 0.75, 0.25, 0.5, 2.0, 500.0)])
@@ -349,7 +349,7 @@ def test_history_is_cut_nowhere():
     before = Path("history.csv").read_bytes()
     program = """
         import resource
-        from softmax_ext.trainer import History, HistoryRow
+        from softmax_ext.training import History, HistoryRow
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         History([HistoryRow(1, 0.5, 0.75, 0.25, 0.5, 2.0, 500.0)] * 1000).to_csv("history.csv")
     """

@@ -116,7 +116,7 @@ def test_sdist_holds_all_sources(sdist, source_tree):
     with tarfile.open(sdist) as archive:
         names = {str(PurePosixPath(*PurePosixPath(n).parts[1:])) for n in archive.getnames()}
     wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "softmax_ext/py.typed"}
-    for pattern in ("src/*", "softmax_ext/*.py*", "tests/*", "bench/*", "tools/*"):
+    for pattern in ("src/*", "softmax_ext/**/*.py*", "tests/*", "bench/*", "tools/*"):
         found = [path for path in source_tree.glob(pattern) if path.is_file()]
         assert found, pattern
         wanted |= {str(path.relative_to(source_tree)) for path in found}
@@ -137,8 +137,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, source_tree):
     extensions = [name for name in package if name.endswith(".so")]
     assert [name.split("/")[1].split(".")[0] for name in extensions] == ["_kernels"]
     # The rest is exactly the Python face and the types: no C, no Cython, no tests.
-    face = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.py")}
-    stubs = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.pyi")}
+    face, stubs = (
+        {str(path.relative_to(source_tree)) for path in (source_tree / "softmax_ext").rglob(name)}
+        for name in ("*.py", "*.pyi")
+    )
     assert "softmax_ext/_kernels.pyi" in stubs
     assert package == face | stubs | set(extensions) | {"softmax_ext/py.typed"}
 

@@ -32,10 +32,10 @@ FOLDERS = ["docs", "notebooks", "src", "softmax_ext", "tests", "bench", "tools",
 WRITTEN_BY_MAKE = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-"
 TARGETS = {"demo", "test", "bench", "lint", "docs", "build", "peers", "clean", "distclean"}
 
-#: Every module of the package but the command's own entrance.
+#: Every module of every package but the command's own entrance.
 MODULES = sorted(
     module.name
-    for module in pkgutil.iter_modules(softmax_ext.__path__, "softmax_ext.")
+    for module in pkgutil.walk_packages(softmax_ext.__path__, "softmax_ext.")
     if not module.name.endswith("__main__")
 )
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _files
+from .. import _files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .model import SoftmaxModel
+    from ..model import SoftmaxModel
+    from ..training import History
     from .sources import Part, Source
-    from .trainer import History
 
 __all__ = ["Score", "Training", "class_scores", "write_report"]
 
@@ -64,7 +64,7 @@ def class_scores(counts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray
     Examples
     --------
     >>> import numpy as np
-    >>> from softmax_ext.report import class_scores
+    >>> from softmax_ext.cli.report import class_scores
     >>> recall, precision = class_scores(np.array([[1, 1], [0, 2]]))
     >>> recall.tolist(), precision.round(2).tolist()
     ([0.5, 1.0], [1.0, 0.67])
@@ -112,7 +112,7 @@ def write_report(folder: str, training: Training) -> str | None:
 
 def _draw(training: Training) -> dict[str, Figure]:
     """The pictures that this data allows, by name."""
-    from . import plots
+    from .. import plots
 
     names, test = training.source.class_names, training.test
     curves = plots.plot_history(training.history)
@@ -223,7 +223,7 @@ def _epochs(history: History, unit: str) -> list[str]:
 
 def _errors(training: Training) -> list[str]:
     """Recall and precision of each class, and the commonest confusions."""
-    from .plots import confusion_counts
+    from ..plots import confusion_counts
 
     names = training.source.class_names
     counts = confusion_counts(training.test.y, training.predicted, len(names))
