@@ -478,6 +478,24 @@ def test_a_file_system_without_locks_is_written_to_and_not_tidied(monkeypatch):
     assert sorted(os.listdir()) == [theirs.name, "model.npz"]
 
 
+def test_a_system_without_what_only_unix_has_imports_saves_and_does_not_tidy():
+    theirs = Path(f".model.npz.{bytes(8).hex()}.tmp")
+    theirs.touch()
+    program = """
+        import os, sys
+        sys.modules["fcntl"] = None
+        for name in ("O_NONBLOCK", "fchown", "fchmod"):
+            delattr(os, name)
+        import softmax_ext as sx
+        for _ in range(2):
+            sx.SoftmaxModel.zeros(2, 3).save("model.npz")
+        print(sx.SoftmaxModel.load("model.npz"))
+    """
+    done = run(program)
+    assert done.stdout == "SoftmaxModel(2 features, 3 classes, float32)\n", done.stderr
+    assert sorted(os.listdir()) == [theirs.name, "model.npz"]
+
+
 def test_names_that_are_not_utf8_go_out_as_they_came(inputs):
     name = os.fsdecode(b"X\xff.npy")
     os.rename("X.npy", name)
