@@ -109,6 +109,7 @@ def test_zeros():
         ((np.ones((3, 0)), None), ValueError, r"W: shape \(3, 0\) came, .* at least 1"),
         ((np.ones((4, 3)), np.ones(4)), ValueError, r"b: shape \(4,\) came, \(3,\)"),
         ((np.ones((4, 3), np.float16), None), TypeError, "W: dtype float16 came, float32"),
+        ((np.ma.ones((4, 3)), None), TypeError, "W: a masked array came"),
         ((np.ones((4, 3), complex), None), TypeError, "W: dtype complex128"),
         ((np.ones((4, 3)), np.ones(3, object)), TypeError, "b: dtype object"),
         ((np.ones((4, 3)), None, CLASSES[:2]), ValueError, r"classes: shape \(2,\) came, \(3,\)"),

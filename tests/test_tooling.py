@@ -192,6 +192,20 @@ esac"""
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(("system", "installs"), [("yes", True), ("no", False)])
+def test_nothing_is_installed_into_the_system_unsaid(tmp_path, system, installs):
+    folder = tmp_path / "bin"
+    fake(folder, "id", "echo 0")
+    fake(folder, "apt-get", f"echo called >>'{tmp_path}/calls'")
+    without_data = fake(tmp_path, "python", "exit 1")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SYSTEM": system}
+    done = run(ROOT / "tools/get_data.sh", without_data, env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "calls").exists() == installs
+    assert ("dataset-fashion-mnist into the system with apt-get" in done.stdout) == installs
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("ensurepip") is None, reason="this Python has no ensurepip"
 )
