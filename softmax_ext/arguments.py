@@ -74,6 +74,18 @@ def as_weights(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return as_plain(as_reals(name, value, shape), np.float64)
 
 
+def as_row_weights(name: str, value: Any, n: int) -> Array:
+    """Weights of the n rows of a fit; with a negative one the loss might have no least value."""
+    weights = as_weights(name, value, (n,))
+    bad = ~((weights >= 0) & (weights < math.inf))
+    if bad.any():
+        raise ArgumentValueError(
+            f"{name}: {weights[bad][0]} came at row {bad.argmax()}, finite numbers of at least 0 "
+            "were wanted"
+        )
+    return weights
+
+
 def as_plain(a: Array, dtype: DTypeLike | None = None) -> Array:
     """`a` with its elements side by side and aligned."""
     a = np.ascontiguousarray(a, dtype)
@@ -348,18 +360,23 @@ def as_native(a: Array) -> Array:
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
-def as_target(target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int, ...]) -> Array:
+def as_target(
+    target: Any,
+    logits_shape: tuple[int, ...],
+    rows_shape: tuple[int, ...],
+    name: str = "target",
+) -> Array:
     """Labels (integers, the rows' shape) or probabilities (floating, the logits' shape)."""
-    t = as_array("target", target)
+    t = as_array(name, target)
     if t.dtype.kind in "iu":
         if t.shape == logits_shape:
             raise ArgumentValueError(
-                f"target: integers of the logits' shape {t.shape} came; give one-hot targets as "
-                "floats, or labels by target.argmax(axis=1)"
+                f"{name}: integers of the logits' shape {t.shape} came; give one-hot targets as "
+                f"floats, or labels by {name}.argmax(axis=1)"
             )
         if t.shape != rows_shape:
             raise ArgumentValueError(
-                f"target: shape {t.shape} came, {rows_shape} was wanted for class indices"
+                f"{name}: shape {t.shape} came, {rows_shape} was wanted for class indices"
             )
         return as_native(t)
     if t.size == 0 and t.shape == rows_shape and not hasattr(target, "dtype"):
@@ -368,16 +385,16 @@ def as_target(target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int,
         if t.shape != logits_shape:
             if t.shape == rows_shape:
                 raise ArgumentTypeError(
-                    f"target: labels of dtype {t.dtype} came, integers were wanted "
+                    f"{name}: labels of dtype {t.dtype} came, integers were wanted "
                     f"(or probabilities of shape {logits_shape})"
                 )
             raise ArgumentValueError(
-                f"target: shape {t.shape} came, {logits_shape} was wanted for probabilities"
+                f"{name}: shape {t.shape} came, {logits_shape} was wanted for probabilities"
             )
         if t.dtype.itemsize <= 8:
             return as_native(t)
     raise ArgumentTypeError(
-        f"target: dtype {t.dtype} came, integers or floating probabilities were wanted"
+        f"{name}: dtype {t.dtype} came, integers or floating probabilities were wanted"
     )
 
 

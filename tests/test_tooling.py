@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import graphlib
 import importlib
 import importlib.util
 import os
@@ -135,6 +137,33 @@ def test_docstring_examples_run(name):
     globs = {"np": np, "sx": softmax_ext}
     failed, _ = doctest.testmod(module, extraglobs=globs)
     assert not failed
+
+
+def imported_parts(path: Path, parts: set[str]) -> set[str]:
+    """The parts of the package that a file imports, also later on or for its types alone."""
+    folders = list(path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = folders[: len(folders) + 1 - node.level] if node.level else []
+            base = base + (node.module or "").split(".") * bool(node.module)
+            found |= {(*base, alias.name)[1] for alias in node.names if base[0] == "softmax_ext"}
+        elif isinstance(node, ast.Import):
+            found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("softmax_ext.")}
+    return found & parts
+
+
+def test_parts_of_the_package_import_each_other_in_no_circle():
+    files = {
+        path: path.relative_to(ROOT / "softmax_ext").with_suffix("").parts[0]
+        for path in (ROOT / "softmax_ext").rglob("*.py")
+        if path != ROOT / "softmax_ext/__init__.py"  # which has the names of all
+    }
+    graph: dict[str, set[str]] = {part: set() for part in files.values()}
+    for path, part in files.items():
+        graph[part] |= imported_parts(path, set(graph)) - {part}
+    assert {"model", "plots"} <= graph["training"]
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_make_builds_with_the_declared_build_requirements():

@@ -52,7 +52,7 @@ def cases() -> list[Case]:
     'linear_cross_entropy_with_grad'
     """
     rng = np.random.default_rng(0)
-    found = []
+    table = []
     for name, N, D, C, is_bytes in (
         ("minibatch", 256, 784, 10, True),
         ("mnist-10", 10000, 784, 10, True),
@@ -67,9 +67,9 @@ def cases() -> list[Case]:
         b = np.zeros(C, np.float32)
         y = rng.integers(C, size=N)
         size = f"{name}, {N} x {D} x {C}"
-        found.append(_gradient(size, X, W, b, y, x_scale))
+        table.append(_gradient(size, X, W, b, y, x_scale))
         if N > 256:
-            found.append(_prediction(size, X, W, b, x_scale))
+            table.append(_prediction(size, X, W, b, x_scale))
     for name, N, C in (
         ("mnist-10", 10000, 10),
         ("text-1000", 1000, 1000),
@@ -77,10 +77,10 @@ def cases() -> list[Case]:
     ):
         logits = rng.normal(0, 3, (N, C)).astype(np.float32)
         y = rng.integers(C, size=N)
-        found.append(_loss(f"{name}, {N} x {C}", logits, y))
+        table.append(_loss(f"{name}, {N} x {C}", logits, y))
         for kernel in ("softmax", "logsumexp"):
-            found.append(_rows(kernel, f"{name}, {N} x {C}", logits))
-    return found
+            table.append(_rows(kernel, f"{name}, {N} x {C}", logits))
+    return table
 
 
 def _gradient(size: str, X: Any, W: Any, b: Any, y: Any, x_scale: float) -> Case:

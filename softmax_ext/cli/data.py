@@ -15,10 +15,10 @@ def data(args: argparse.Namespace) -> int:
     if args.action != "find":
         datasets.load_fashion_mnist(args.root, download=args.action == "download")
         print("Fashion-MNIST is whole: each file has the published SHA-256")
-    found = datasets.find_fashion_mnist(args.root)
-    for name, path in found.items():
+    paths = datasets.find_fashion_mnist(args.root)
+    for name, path in paths.items():
         print(f"{name:<24}{path or 'not found'}")
-    if None in found.values():
+    if None in paths.values():
         raise FileNotFoundError("Fashion-MNIST is not all here; get it: softmax-ext data download")
     return 0
 
@@ -31,10 +31,10 @@ def info(args: argparse.Namespace) -> int:
     show_config()
     for package, use in (("matplotlib", "pictures"), ("tqdm", "progress bars")):
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
-            found = 'not installed: pip install "softmax-ext[cli]"'
-        print(f"{package:<16}{found} ({use})")
+            installed = 'not installed: pip install "softmax-ext[cli]"'
+        print(f"{package:<16}{installed} ({use})")
     places = set(datasets.find_fashion_mnist().values())
     folders = {os.path.dirname(place) for place in places if place}
     where = ", ".join(sorted(folders)) if None not in places else "to be downloaded"

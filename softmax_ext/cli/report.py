@@ -96,18 +96,18 @@ def write_report(folder: str, training: Training) -> str | None:
     """
     os.makedirs(folder, exist_ok=True)
     training.history.to_csv(os.path.join(folder, "history.csv"))
-    missing = None
+    why_no_pictures = None
     try:
         pictures = _draw(training)
     except ImportError as error:
-        pictures, missing = {}, str(error)
+        pictures, why_no_pictures = {}, str(error)
     for name, figure in pictures.items():
         path = os.path.join(folder, f"{name}.png")
         with _files.writing(path) as picture:
             figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight")
     with _files.writing_text(os.path.join(folder, "report.md")) as file:
-        file.write(_text(training, set(pictures), missing))
-    return missing
+        file.write(_text(training, set(pictures), why_no_pictures))
+    return why_no_pictures
 
 
 def _draw(training: Training) -> dict[str, Figure]:
@@ -135,7 +135,7 @@ def _draw(training: Training) -> dict[str, Figure]:
     return pictures
 
 
-def _text(training: Training, pictures: set[str], missing: str | None) -> str:
+def _text(training: Training, pictures: set[str], why_no_pictures: str | None) -> str:
     """The report itself."""
     history, score = training.history, training.test_score
     lines = [
@@ -145,8 +145,8 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
         f" which took {history.seconds.sum():.1f} s without the tests in between.",
         "",
     ]
-    if missing:
-        lines += [f"No pictures: {missing}", ""]
+    if why_no_pictures:
+        lines += [f"No pictures: {why_no_pictures}", ""]
 
     def picture(name: str, what: str) -> None:
         if name in pictures:

@@ -90,12 +90,12 @@ def score_of(model: SoftmaxModel, part: Part) -> tuple[Score, NDArray[np.intp]]:
     from ..model import SoftmaxModel
     from .report import Score
 
-    # Indices, not labels.
-    plain = SoftmaxModel(model.W, model.b, None, model.x_scale, kernels=model.kernels)
-    predicted = plain.predict(part.X)
+    # Without class labels it predicts indices.
+    unlabelled = SoftmaxModel(model.W, model.b, None, model.x_scale, kernels=model.kernels)
+    predicted = unlabelled.predict(part.X)
     n = len(part.y)
     accuracy = np.count_nonzero(predicted == part.y) / n
-    return Score(n, plain.loss(part.X, part.y), accuracy), predicted
+    return Score(n, unlabelled.loss(part.X, part.y), accuracy), predicted
 
 
 def score_table(scores: list[tuple[str, Score]]) -> str:

@@ -183,11 +183,11 @@ def _two_by_two() -> Source:
 def _idx_folder(folder: str) -> Source:
     arrays = []
     for name in _IDX_NAMES:
-        found = [p for p in idx_candidates(name, folder) if os.path.exists(p)]
-        if not found:
+        paths = [p for p in idx_candidates(name, folder) if os.path.exists(p)]
+        if not paths:
             dotted = name.replace("-idx", ".idx")
             raise FileNotFoundError(f"{folder}: has no {name}, no {dotted}, and neither as .gz")
-        arrays.append(read_idx(found[0]))
+        arrays.append(read_idx(paths[0]))
     return _source(folder, [(arrays[0], arrays[1]), (arrays[2], arrays[3])], None)
 
 
@@ -292,38 +292,38 @@ def _source(
                 f"{name}: examples of shape {X.shape[1:]} to test came, {pairs[0][0].shape[1:]}, "
                 "as to train, was wanted"
             )
-    every = _join_labels(name, [labels for _, labels in pairs])
+    all_labels = _join_labels(name, [labels for _, labels in pairs])
     if class_names is not None:
         classes = _as_text(class_names)
-        indices = every.astype(np.uint8) if every.dtype.kind == "b" else every
-        if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(classes):
+        indices = all_labels.astype(np.uint8) if all_labels.dtype.kind == "b" else all_labels
+        if all_labels.dtype.kind == "U" or all_labels.min() < 0 or all_labels.max() >= len(classes):
             raise ValueError(
                 f"{name}: other labels came beside class_names, 0 to {len(classes) - 1} were wanted"
             )
     else:
-        classes, indices = np.unique(every, return_inverse=True)
+        classes, indices = np.unique(all_labels, return_inverse=True)
     names = tuple(str(label) for label in classes.tolist())
-    plain = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+    are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
     parts, start = [], 0
     for X, labels in pairs:
         parts.append(Part(X, indices[start : start + len(labels)]))
         start += len(labels)
     test = parts[1] if len(parts) > 1 else None
-    return Source(name, parts[0], test, names, None if plain else classes)
+    return Source(name, parts[0], test, names, None if are_indices else classes)
 
 
 def _join_labels(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
     """The labels of all parts, which are of one kind: integers, bools or strings."""
     parts = [_as_text(labels) if labels.dtype.kind == "S" else labels for labels in parts]
-    every = np.concatenate(parts)
+    all_labels = np.concatenate(parts)
     # NumPy makes strings of integers beside strings, and floats of int64 beside uint64.
-    mixed = every.dtype.kind == "U" and any(labels.dtype.kind != "U" for labels in parts)
-    if mixed or every.dtype.kind not in "biuU":
+    mixed = all_labels.dtype.kind == "U" and any(labels.dtype.kind != "U" for labels in parts)
+    if mixed or all_labels.dtype.kind not in "biuU":
         came = " and ".join(str(labels.dtype) for labels in parts)
         raise ValueError(f"{name}: labels of {came} came, integers, bools or strings were wanted")
-    if not every.size:
+    if not all_labels.size:
         raise ValueError(f"{name}: holds no examples")
-    return every
+    return all_labels
 
 
 def _as_text(names: NDArray[Any]) -> NDArray[Any]:

@@ -84,8 +84,8 @@ def train(args: argparse.Namespace) -> int:
             run.settings,
             run.unit,
         )
-        missing = report.write_report(args.report, training)
-        note = f" (no pictures: {missing})" if missing else ""
+        why_no_pictures = report.write_report(args.report, training)
+        note = f" (no pictures: {why_no_pictures})" if why_no_pictures else ""
         say(args, f"report    {os.path.join(args.report, 'report.md')}{note}")
     if run.checkpoint is not None and os.path.exists(run.checkpoint):
         os.unlink(run.checkpoint)  # has done its duty
@@ -184,14 +184,14 @@ def _run_lbfgs(
     def record(state: FitResult) -> None:
         nonlocal start
         seconds = time.perf_counter() - start
-        there = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
+        iterate = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
         penalty = float(np.sum(np.square(state.W, dtype=np.float64))) / (2 * settings["C"])
         row = HistoryRow(
             epoch=state.nit,
             train_loss=(state.fun - penalty) / n,
             train_accuracy=math.nan,  # would take another pass
-            validation_loss=there.loss(*test),
-            validation_accuracy=there.accuracy(*test),
+            validation_loss=iterate.loss(*test),
+            validation_accuracy=iterate.accuracy(*test),
             seconds=seconds,
             examples_per_second=n / seconds,
         )

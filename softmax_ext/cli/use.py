@@ -41,14 +41,14 @@ def evaluate(args: argparse.Namespace) -> int:
             name: {"examples": n, "recall": _number(r), "precision": _number(p)}
             for name, n, r, p in per_class
         }
-        found = {
+        record = {
             "data": source.name,
             "part": part_name,
             **score._asdict(),
             "classes": classes,
             "confusion": counts.tolist(),
         }
-        print(_json(found, sys.stdout, indent=2))
+        print(_json(record, sys.stdout, indent=2))
         return 0
     print(f"{source.name}, the {part_name} part: {score.n_examples} examples")
     width = max(len("class"), *map(len, names))
@@ -100,8 +100,8 @@ def _write_json(
     for path, row, p in predictions:
         k = int(p.argmax())
         probabilities = {str(c): _number(q) for c, q in zip(classes, p, strict=True)}
-        found = {"input": path, "row": row, "label": classes[k], "probabilities": probabilities}
-        file.write(separator + _json(found, file))
+        record = {"input": path, "row": row, "label": classes[k], "probabilities": probabilities}
+        file.write(separator + _json(record, file))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 

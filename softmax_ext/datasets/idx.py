@@ -137,28 +137,28 @@ def read_checked(
                 f"{name}: {n_dimensions} dimensions came, 1 to {_MAX_DIMENSIONS} were wanted"
             )
         lengths = content.take(4 * n_dimensions)
-        found = tuple(
+        dimensions = tuple(
             int.from_bytes(lengths[at : at + 4], "big") for at in range(0, len(lengths), 4)
         )
         dtype = np.dtype(scalar_type)
-        if shape is not None and (found != shape or dtype != np.uint8):
-            raise DataFormatError(f"{name}: {dtype} {found} came, uint8 {shape} was wanted")
-        if 0 in found:
-            raise DataFormatError(f"{name}: a dimension of length 0 in {found}")
+        if shape is not None and (dimensions != shape or dtype != np.uint8):
+            raise DataFormatError(f"{name}: {dtype} {dimensions} came, uint8 {shape} was wanted")
+        if 0 in dimensions:
+            raise DataFormatError(f"{name}: a dimension of length 0 in {dimensions}")
 
         # math.prod: Python integers, where NumPy's product of three 32-bit lengths wraps.
-        size = len(magic) + len(lengths) + math.prod(found) * dtype.itemsize
+        size = len(magic) + len(lengths) + math.prod(dimensions) * dtype.itemsize
         if content.is_packed:
             possible = size <= content.file_size * DEFLATE_MAX_RATIO
         else:
             possible = size == content.file_size
         if not possible:
             raise DataFormatError(
-                f"{name}: {found} of {dtype} is {size} bytes with the header,"
+                f"{name}: {dimensions} of {dtype} is {size} bytes with the header,"
                 f" not possible in a file of {content.file_size}"
             )
 
-        array = np.empty(found, dtype)
+        array = np.empty(dimensions, dtype)
         content.fill(array.reshape(-1).view(np.uint8).data)
         content.check_end()
     if sys.byteorder == "little":

@@ -72,8 +72,8 @@ def minibatches(
 
     def batches() -> Iterator[tuple[Any, Any]]:
         for start in range(0, n, batch_size):
-            these = slice(start, start + batch_size)
-            chosen = these if order is None else order[these]
-            yield X[chosen], y[chosen]
+            batch = slice(start, start + batch_size)
+            rows = batch if order is None else order[batch]
+            yield X[rows], y[rows]
 
     return batches()

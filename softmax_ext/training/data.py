@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arguments import as_weights
+from ..arguments import as_row_weights
 from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, check_labels
 
 
@@ -27,13 +27,7 @@ class TrainingData:
         self.sample_weight = None
         self._some_ignored = check_labels(self.target, model.W.shape[1])
         if sample_weight is not None:
-            self.sample_weight = weight = as_weights("sample_weight", sample_weight, (self.n_rows,))
-            bad = ~((weight >= 0) & (weight < math.inf))
-            if bad.any():
-                raise ValueError(
-                    f"sample_weight: {weight[bad][0]} came at row {bad.argmax()}, finite numbers "
-                    "of at least 0 were wanted"
-                )
+            self.sample_weight = as_row_weights("sample_weight", sample_weight, self.n_rows)
             sample_weight = np.asarray(sample_weight)
         # As they were given.
         self._described = self.target, sample_weight

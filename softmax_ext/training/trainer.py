@@ -276,7 +276,10 @@ class Trainer(Settings):
         return SGD(model, self.momentum, self.weight_decay, self.decay_bias)
 
     def _continue(self, run: Run, model: SoftmaxModel) -> None:
-        """Let the next `fit` go on from another Trainer's run, with this one's settings."""
+        """Let the next `fit` go on from another Trainer's run, with this one's settings.
+
+        With `_current_run` and `_report_divergence` it is what subclasses may build on.
+        """
         sgd = self._new_sgd(model)
         for new, old in zip(sgd.velocities, run.sgd.velocities, strict=True):
             if new is not None and old is not None:
