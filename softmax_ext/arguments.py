@@ -144,7 +144,8 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 def as_number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if isinstance(value, (str, bytes)) or np.ndim(value) or not hasattr(value, "__float__"):
+    is_number = hasattr(value, "__float__") and not isinstance(value, (str, bytes))
+    if not is_number or np.ndim(value) or np.iscomplexobj(value):
         raise ArgumentTypeError(f"{name}: {type(value).__name__} came, a number was wanted")
     return float(value)
 

@@ -690,6 +690,7 @@ def test_fork_after_use(kernels):
         ({"learning_rate": -0.1}, ValueError, "learning_rate: -0.1 came, a finite number"),
         ({"learning_rate": np.inf}, ValueError, "learning_rate: inf came, a finite number"),
         ({"learning_rate": "0.1"}, TypeError, "learning_rate: str came, a number was wanted"),
+        ({"momentum": np.complex128(1j)}, TypeError, "momentum: complex128 came, a number"),
         ({"momentum": -1}, ValueError, "momentum: -1 came, a finite number"),
         ({"label_smoothing": 1.5}, ValueError, "label_smoothing: 1.5 came, a number from 0 to 1"),
         ({"weight_decay": np.nan}, ValueError, "weight_decay: nan came, a finite number"),
