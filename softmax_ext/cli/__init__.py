@@ -105,12 +105,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
+#: Where a command's function is, if not in a module of the command's name.
+_MODULES = {"evaluate": "use", "predict": "use", "info": "data"}
+
+
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     """The function of a command; the modules of the others are not imported."""
     from importlib import import_module
 
-    module = "use" if name in ("evaluate", "predict") else "data" if name == "info" else name
-    function: Callable[[argparse.Namespace], int] = getattr(
-        import_module(f".{module}", __name__), name
-    )
+    module = import_module(f".{_MODULES.get(name, name)}", __name__)
+    function: Callable[[argparse.Namespace], int] = getattr(module, name)
     return function
