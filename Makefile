@@ -3,11 +3,14 @@
 #   VENV    where it is                               make test VENV=.venv-3.12
 #   ARGS    further arguments of the command run      make test ARGS="-k softmax"
 #   WITH    torch: test with PyTorch, where it comes  make test WITH=torch
+#   SYSTEM  no: install nothing with apt-get          make test SYSTEM=no
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 WITH   ?=
+SYSTEM ?= yes
+export SYSTEM
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet

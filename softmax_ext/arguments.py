@@ -135,14 +135,17 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
             raise AxisError(i, ndim)
         result.append(i % ndim)
     if len(set(result)) < len(result):
-        raise ArgumentValueError(f"axis: {axis} names an axis twice")
+        raise ArgumentValueError(
+            f"axis: {axis} came, which names an axis twice, different axes were wanted"
+        )
     return tuple(sorted(result))
 
 
 def as_number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if isinstance(value, (str, bytes)) or np.ndim(value) or not hasattr(value, "__float__"):
+    is_number = hasattr(value, "__float__") and not isinstance(value, (str, bytes))
+    if not is_number or np.ndim(value) or np.iscomplexobj(value):
         raise ArgumentTypeError(f"{name}: {type(value).__name__} came, a number was wanted")
     return float(value)
 
@@ -429,7 +432,8 @@ def gradient_arrays(
     elif out is not None:
         if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
             raise ArgumentTypeError(
-                "out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted"
+                f"out: {type(out).__name__} came, a tuple (dW, db) or (dW, db, dX) or an earlier "
+                "result was wanted"
             )
         given[: len(out)] = out
     wanted: tuple[tuple[int, ...] | None, ...] = (

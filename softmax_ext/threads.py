@@ -34,10 +34,10 @@ _override: ContextVar[int] = ContextVar("softmax_ext_num_threads")
 
 def _checked(n: int) -> int:
     if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n: {n!r} is not a whole number of threads")
+        raise TypeError(f"n: {n!r} came, a whole number of threads was wanted")
     n = n.__index__()
     if n < 1:
-        raise ValueError(f"n: {n} threads; at least 1 is wanted")
+        raise ValueError(f"n: {n} came, at least 1 was wanted")
     return n
 
 

@@ -1158,7 +1158,7 @@ def test_callbacks_are_told_loss_and_score(solver, n_classes, weighted, iris, rn
 
 
 def test_a_callback_has_to_be_callable(iris):
-    with pytest.raises(TypeError, match="wanted a callable or an object with on_batch_end"):
+    with pytest.raises(TypeError, match="came, a callable or an object with on_batch_end"):
         SoftmaxRegression(callbacks=[7]).fit(*iris)
 
 

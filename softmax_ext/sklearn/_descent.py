@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cli.progress import make_progress
 from ..model import SoftmaxModel, kernels_or_default
-from ..progress import make_progress
 from ..results import LinearCrossEntropyResult
-from ..trainer import HistoryRow, Trainer
+from ..training import HistoryRow, Trainer
 from ._scikit_learn import check_random_state
 
 _Array: TypeAlias = NDArray[Any]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..model import SoftmaxModel
 from ..solvers import FitResult
-from ..trainer import History, HistoryRow, StopTraining, TrainingEvent, listeners
+from ..training import History, HistoryRow, StopTraining, TrainingEvent
+from ..training.callbacks import listeners
 from ._weights import scikit_learns_form
 
 _Array: TypeAlias = NDArray[Any]

@@ -114,7 +114,7 @@ def _kl_divergence(kernels: Any, workload: Workload, data: Data) -> Job:
 
 def _epoch(kernels: Any, workload: Workload, data: Data) -> Job:
     from softmax_ext.model import SoftmaxModel
-    from softmax_ext.trainer import Trainer
+    from softmax_ext.training import Trainer
 
     trainer = Trainer(
         epochs=1, batch_size=workload.batch, learning_rate=LEARNING_RATE, kernels=kernels

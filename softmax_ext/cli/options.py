@@ -34,7 +34,9 @@ def _whole(least: int) -> Any:
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"{text}: wanted a whole number of at least {least}")
+            raise argparse.ArgumentTypeError(
+                f"{text} came, a whole number of at least {least} was wanted"
+            )
         return number
 
     return convert
@@ -48,21 +50,21 @@ def _real(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
+        raise argparse.ArgumentTypeError(f"{text} came, a number was wanted")
     return number
 
 
 def _not_negative(text: str) -> float:
     number = _real(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number of at least 0")
+        raise argparse.ArgumentTypeError(f"{text} came, a number of at least 0 was wanted")
     return number
 
 
 def _positive(text: str) -> float:
     number = _real(text)
     if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number above 0")
+        raise argparse.ArgumentTypeError(f"{text} came, a number above 0 was wanted")
     return number
 
 

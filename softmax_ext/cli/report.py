@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _files
+from .. import _files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .model import SoftmaxModel
+    from ..model import SoftmaxModel
+    from ..training import History
     from .sources import Part, Source
-    from .trainer import History
 
 __all__ = ["Score", "Training", "class_scores", "write_report"]
 
@@ -64,7 +64,7 @@ def class_scores(counts: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray
     Examples
     --------
     >>> import numpy as np
-    >>> from softmax_ext.report import class_scores
+    >>> from softmax_ext.cli.report import class_scores
     >>> recall, precision = class_scores(np.array([[1, 1], [0, 2]]))
     >>> recall.tolist(), precision.round(2).tolist()
     ([0.5, 1.0], [1.0, 0.67])
@@ -96,23 +96,23 @@ def write_report(folder: str, training: Training) -> str | None:
     """
     os.makedirs(folder, exist_ok=True)
     training.history.to_csv(os.path.join(folder, "history.csv"))
-    missing = None
+    why_no_pictures = None
     try:
         pictures = _draw(training)
     except ImportError as error:
-        pictures, missing = {}, str(error)
+        pictures, why_no_pictures = {}, str(error)
     for name, figure in pictures.items():
         path = os.path.join(folder, f"{name}.png")
         with _files.writing(path) as picture:
             figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, bbox_inches="tight")
     with _files.writing_text(os.path.join(folder, "report.md")) as file:
-        file.write(_text(training, set(pictures), missing))
-    return missing
+        file.write(_text(training, set(pictures), why_no_pictures))
+    return why_no_pictures
 
 
 def _draw(training: Training) -> dict[str, Figure]:
     """The pictures that this data allows, by name."""
-    from . import plots
+    from .. import plots
 
     names, test = training.source.class_names, training.test
     curves = plots.plot_history(training.history)
@@ -135,7 +135,7 @@ def _draw(training: Training) -> dict[str, Figure]:
     return pictures
 
 
-def _text(training: Training, pictures: set[str], missing: str | None) -> str:
+def _text(training: Training, pictures: set[str], why_no_pictures: str | None) -> str:
     """The report itself."""
     history, score = training.history, training.test_score
     lines = [
@@ -145,8 +145,8 @@ def _text(training: Training, pictures: set[str], missing: str | None) -> str:
         f" which took {history.seconds.sum():.1f} s without the tests in between.",
         "",
     ]
-    if missing:
-        lines += [f"No pictures: {missing}", ""]
+    if why_no_pictures:
+        lines += [f"No pictures: {why_no_pictures}", ""]
 
     def picture(name: str, what: str) -> None:
         if name in pictures:
@@ -223,7 +223,7 @@ def _epochs(history: History, unit: str) -> list[str]:
 
 def _errors(training: Training) -> list[str]:
     """Recall and precision of each class, and the commonest confusions."""
-    from .plots import confusion_counts
+    from ..plots import confusion_counts
 
     names = training.source.class_names
     counts = confusion_counts(training.test.y, training.predicted, len(names))

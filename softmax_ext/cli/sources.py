@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataFormatError
+from .. import datasets
+from ..datasets.idx import DEFLATE_MAX_RATIO, idx_candidates, is_idx, read_idx
+from ..errors import DataFormatError
 
 __all__ = ["Part", "Source", "load_source"]
 
@@ -33,7 +35,6 @@ _IDX_NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-_DEFLATE_MAX_RATIO = 1032  # no deflate stream unpacks to more than this many times its size
 
 
 class Part(NamedTuple):
@@ -87,7 +88,9 @@ class Source(NamedTuple):
             return self
         n = len(self.train.y)
         if n < 2:
-            raise ValueError(f"{self.name}: {n} examples, wanted at least 2, one of them to test")
+            raise ValueError(
+                f"{self.name}: {n} examples came, at least 2, one to test, were wanted"
+            )
         # The seed is fixed: a resumed run, or one with another --seed, holds out the same.
         order = np.random.default_rng(0).permutation(n)
         n_test = max(1, n // _HOLD_OUT)
@@ -140,11 +143,16 @@ def load_source(
     if data.endswith(".npz"):
         return _npz(data)
     if not is_array(data):
-        raise ValueError(f"{data}: wanted an .npz, an .npy, an IDX file, or a folder of those")
+        raise ValueError(
+            f"{data}: an unknown format came, an .npz, an .npy, an IDX file or a folder of "
+            "those was wanted"
+        )
     if labels is None:
         raise ValueError(f"{data} holds examples only; name the file of labels: --labels FILE")
     if not is_array(labels):
-        raise ValueError(f"{labels}: wanted an .npy or IDX file of labels")
+        raise ValueError(
+            f"{labels}: an unknown format came, an .npy or IDX file of labels was wanted"
+        )
     return _source(data, [(open_array(data), open_array(labels))], None)
 
 
@@ -153,8 +161,6 @@ def _shortened(names: tuple[str, ...]) -> str:
 
 
 def _fashion_mnist(root: str | None, download: bool) -> Source:
-    from . import datasets
-
     data = datasets.load_fashion_mnist(root, download=download)
     train = Part(data.train_images, data.train_labels)
     test = Part(data.test_images, data.test_labels)
@@ -163,8 +169,6 @@ def _fashion_mnist(root: str | None, download: bool) -> Source:
 
 
 def _two_by_two() -> Source:
-    from . import datasets
-
     train = datasets.make_two_by_two(_TWO_BY_TWO_TRAIN, seed=0)
     test = datasets.make_two_by_two(_TWO_BY_TWO_TEST, seed=1)
     return Source(
@@ -177,15 +181,13 @@ def _two_by_two() -> Source:
 
 
 def _idx_folder(folder: str) -> Source:
-    from . import datasets
-
     arrays = []
     for name in _IDX_NAMES:
-        found = [p for p in datasets.idx_candidates(name, folder) if os.path.exists(p)]
-        if not found:
+        paths = [p for p in idx_candidates(name, folder) if os.path.exists(p)]
+        if not paths:
             dotted = name.replace("-idx", ".idx")
             raise FileNotFoundError(f"{folder}: has no {name}, no {dotted}, and neither as .gz")
-        arrays.append(datasets.read_idx(found[0]))
+        arrays.append(read_idx(paths[0]))
     return _source(folder, [(arrays[0], arrays[1]), (arrays[2], arrays[3])], None)
 
 
@@ -198,7 +200,7 @@ def _npz(path: str) -> Source:
                 pairs.append((arrays[names[2]], arrays[names[3]]))
             return _source(path, pairs, arrays.get("class_names"))
     wanted = ", or ".join(f"{x} and {y}" for x, y, *_ in _NPZ_NAMES)
-    raise DataFormatError(f"{path}: holds {', '.join(arrays) or 'nothing'}; wanted {wanted}")
+    raise DataFormatError(f"{path}: {', '.join(arrays) or 'nothing'} came, {wanted} were wanted")
 
 
 def _read_npz(path: str) -> dict[str, NDArray[Any]]:
@@ -216,7 +218,7 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
                         raise ValueError(f"{entry.filename} is neither stored nor deflated")
                     if not 0 <= entry.header_offset < size:
                         raise ValueError(f"{entry.filename} does not lie within the file")
-                    if entry.file_size > size * _DEFLATE_MAX_RATIO:
+                    if entry.file_size > size * DEFLATE_MAX_RATIO:
                         raise ValueError(f"{entry.filename} cannot be that large")
                     with archive.open(entry) as content:
                         _check_npy(content, entry.file_size)
@@ -251,17 +253,13 @@ def _check_npy(content: Any, size: int) -> None:
 
 def is_array(path: str) -> bool:
     """Whether a file is for `open_array`: by its name, or as an IDX file by its content."""
-    from . import datasets
-
-    return path.endswith((".npy", "-ubyte", "-ubyte.gz")) or datasets.is_idx(path)
+    return path.endswith((".npy", "-ubyte", "-ubyte.gz")) or is_idx(path)
 
 
 def open_array(path: str) -> NDArray[Any]:
     """The array of an IDX file; that of an .npy is mapped and so not read before it is used."""
-    from . import datasets
-
     if not path.endswith(".npy"):
-        return datasets.read_idx(path)
+        return read_idx(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -281,45 +279,51 @@ def _source(
     """Check examples against labels, and turn labels of any kind into class indices."""
     for X, labels in pairs:
         if X.ndim < 2 or X.dtype.kind not in "biuf":
-            raise ValueError(f"{name}: examples of {X.dtype} {X.shape}, wanted numbers (N, ...)")
+            raise ValueError(
+                f"{name}: examples of {X.dtype} {X.shape} came, numbers (N, ...) were wanted"
+            )
         if labels.shape != X.shape[:1]:
             raise ValueError(
-                f"{name}: labels of shape {labels.shape} for {len(X)} examples, wanted ({len(X)},)"
+                f"{name}: labels of shape {labels.shape} came, ({len(X)},) was wanted, as there "
+                "are examples"
             )
         if X.shape[1:] != pairs[0][0].shape[1:]:
             raise ValueError(
-                f"{name}: examples of shape {X.shape[1:]} to test, {pairs[0][0].shape[1:]} to train"
+                f"{name}: examples of shape {X.shape[1:]} to test came, {pairs[0][0].shape[1:]}, "
+                "as to train, was wanted"
             )
-    every = _join_labels(name, [labels for _, labels in pairs])
+    all_labels = _join_labels(name, [labels for _, labels in pairs])
     if class_names is not None:
         classes = _as_text(class_names)
-        indices = every.astype(np.uint8) if every.dtype.kind == "b" else every
-        if every.dtype.kind == "U" or every.min() < 0 or every.max() >= len(classes):
-            raise ValueError(f"{name}: labels beside class_names, wanted 0 to {len(classes) - 1}")
+        indices = all_labels.astype(np.uint8) if all_labels.dtype.kind == "b" else all_labels
+        if all_labels.dtype.kind == "U" or all_labels.min() < 0 or all_labels.max() >= len(classes):
+            raise ValueError(
+                f"{name}: other labels came beside class_names, 0 to {len(classes) - 1} were wanted"
+            )
     else:
-        classes, indices = np.unique(every, return_inverse=True)
+        classes, indices = np.unique(all_labels, return_inverse=True)
     names = tuple(str(label) for label in classes.tolist())
-    plain = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+    are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
     parts, start = [], 0
     for X, labels in pairs:
         parts.append(Part(X, indices[start : start + len(labels)]))
         start += len(labels)
     test = parts[1] if len(parts) > 1 else None
-    return Source(name, parts[0], test, names, None if plain else classes)
+    return Source(name, parts[0], test, names, None if are_indices else classes)
 
 
 def _join_labels(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
     """The labels of all parts, which are of one kind: integers, bools or strings."""
     parts = [_as_text(labels) if labels.dtype.kind == "S" else labels for labels in parts]
-    every = np.concatenate(parts)
+    all_labels = np.concatenate(parts)
     # NumPy makes strings of integers beside strings, and floats of int64 beside uint64.
-    mixed = every.dtype.kind == "U" and any(labels.dtype.kind != "U" for labels in parts)
-    if mixed or every.dtype.kind not in "biuU":
+    mixed = all_labels.dtype.kind == "U" and any(labels.dtype.kind != "U" for labels in parts)
+    if mixed or all_labels.dtype.kind not in "biuU":
         came = " and ".join(str(labels.dtype) for labels in parts)
-        raise ValueError(f"{name}: labels of {came}, wanted integers, bools or strings")
-    if not every.size:
+        raise ValueError(f"{name}: labels of {came} came, integers, bools or strings were wanted")
+    if not all_labels.size:
         raise ValueError(f"{name}: holds no examples")
-    return every
+    return all_labels
 
 
 def _as_text(names: NDArray[Any]) -> NDArray[Any]:

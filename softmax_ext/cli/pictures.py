@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataFormatError
+from ..errors import DataFormatError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +19,7 @@ __all__ = ["read_picture"]
 # Tags of TIFF, and what their values mean.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
-_WANTED = "wanted 8 or 16 bits from 0 for black"
+_WANTED = "8 or 16 bits from 0 for black were wanted"
 
 
 def read_picture(path: str, n_pixels: int, *, resize: bool = False) -> NDArray[np.uint8]:
@@ -70,8 +70,9 @@ def read_picture(path: str, n_pixels: int, *, resize: bool = False) -> NDArray[n
         except DataFormatError as error:
             raise DataFormatError(f"{path}: {error}") from None
         except UnidentifiedImageError as error:
-            wanted = "wanted a picture, an .npy or an IDX file"
-            raise DataFormatError(f"{path}: not in a known format, {wanted}") from error
+            raise DataFormatError(
+                f"{path}: an unknown format came, a picture, an .npy or an IDX file was wanted"
+            ) from error
         except Exception as error:  # whatever Pillow raises for a damaged file
             raise DataFormatError(f"{path}: not a sound picture ({error})") from error
     if n_pictures > 1:
@@ -85,7 +86,8 @@ def read_picture(path: str, n_pixels: int, *, resize: bool = False) -> NDArray[n
         wanted = f"{n_pixels} ({side} x {side})" if is_square else str(n_pixels)
         hint = ", or pass --resize" if is_square else ""
         raise ValueError(
-            f"{path}: {grey.width} x {grey.height} pixels, wanted {wanted}; scale it first{hint}"
+            f"{path}: {grey.width} x {grey.height} pixels came, {wanted} were wanted; scale it "
+            f"first{hint}"
         )
     return np.array(grey, np.uint8).reshape(-1)
 
@@ -94,14 +96,14 @@ def _white(picture: Image) -> float:
     """The number for white; DataFormatError where it, or that of black, is not known."""
     mode, tags = picture.mode, getattr(picture, "tag_v2", {})  # the tags of a TIFF
     if mode == "I" and picture.format not in ("PNG", "PPM"):
-        raise DataFormatError(f"a picture of 32 bits or with a sign, {_WANTED}")
+        raise DataFormatError(f"a picture of 32 bits or with a sign came, {_WANTED}")
     if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-        raise DataFormatError(f"a picture of numbers with a sign, {_WANTED}")
+        raise DataFormatError(f"a picture of numbers with a sign came, {_WANTED}")
     if not mode.startswith(("I", "F")):
         return 255.0
     # Pillow turns neither of them into what it makes of other depths.
     if tags.get(_BITS_PER_SAMPLE) == (12,) or tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise DataFormatError(f"a picture of 12 bits or with 0 for white, {_WANTED}")
+        raise DataFormatError(f"a picture of 12 bits or with 0 for white came, {_WANTED}")
     return 1.0 if mode == "F" else 65535.0
 
 
@@ -116,6 +118,8 @@ def _as_grey(picture: Image, white: float) -> Image:
     values = np.array(picture, np.float64)
     if not ((values >= 0) & (values <= white)).all():
         came = f"{values.min():g} to {values.max():g}"
-        raise DataFormatError(f"grey values from {came}, wanted 0 for black to {white:g} for white")
+        raise DataFormatError(
+            f"grey values from {came} came, 0 for black to {white:g} for white were wanted"
+        )
     values[values == picture.info.get("transparency")] = white
     return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))

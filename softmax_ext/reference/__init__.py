@@ -151,7 +151,7 @@ def one_hot(labels: ArrayLike, num_classes: int) -> NDArray[np.float64]:
     """
     y = _array(labels, "labels")
     if y.dtype.kind not in "iu":
-        raise TypeError(f"labels: got dtype {y.dtype}, wanted integers")
+        raise TypeError(f"labels: dtype {y.dtype} came, integers were wanted")
     flat = y.reshape(-1)
     _check_labels(flat, num_classes, "labels", y.shape, rows=None)
     vectors = np.zeros((flat.size, num_classes))
@@ -695,7 +695,9 @@ def linear_cross_entropy_with_grad(
     """
     model = _check_model(X, W, b, x_scale)
     if with_dX and _is_csr(model.X):
-        raise ValueError("with_dX: got True with a sparse X, wanted a dense one (X.toarray())")
+        raise ValueError(
+            "with_dX: True came with a sparse X, a dense one was wanted; use X.toarray()"
+        )
     batch = None if rows is None else _check_rows(rows, model.n_rows)
     task = _check_task(
         target, _logits_shape(model), model.dtype, batch,
@@ -879,7 +881,8 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: Axis = -1) -> Any:
         shape = np.broadcast_shapes(p_array.shape, q_array.shape)
     except ValueError:
         raise ValueError(
-            f"q: got shape {q_array.shape}, wanted one that broadcasts with p's {p_array.shape}"
+            f"q: shape {q_array.shape} came, one that broadcasts with p's {p_array.shape} was "
+            "wanted"
         ) from None
     values, other = (
         _check_logits(np.broadcast_to(a, shape).astype(dtype), axis, out=None)
@@ -904,16 +907,16 @@ def _log_ratio(p: Array, q: Array) -> Array:
 def _array(value: ArrayLike, name: str) -> Array:
     """`value` as a plain array; a mask would be lost without a word, so it is refused."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: got a masked array, wanted a plain one (see its .filled())")
+        raise TypeError(f"{name}: a masked array came, a plain one was wanted; use .filled()")
     return np.asarray(value)
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted a real number")
+        raise TypeError(f"{name}: {type(value).__name__} came, a real number was wanted")
     number = float(value)
     if not low <= number <= high:
-        raise ValueError(f"{name}: got {value}, wanted a number from {low} to {high}")
+        raise ValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
     return number
 
 
@@ -928,7 +931,7 @@ def _compute_dtype(array: Array, name: str) -> np.dtype[Any]:
         return np.dtype(np.float32)
     if scalar is np.float64 or kind in "biu":
         return np.dtype(np.float64)
-    raise TypeError(f"{name}: got dtype {array.dtype}, wanted float32, float64 or integers")
+    raise TypeError(f"{name}: dtype {array.dtype} came, float32, float64 or integers were wanted")
 
 
 def _softmax_dtype(array: Array, name: str) -> np.dtype[Any]:
@@ -940,19 +943,21 @@ def _softmax_dtype(array: Array, name: str) -> np.dtype[Any]:
 
 def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name}: got {type(out).__name__}, wanted an ndarray")
+        raise TypeError(f"{name}: {type(out).__name__} came, an ndarray was wanted")
     if out.shape != shape:
-        raise ValueError(f"{name}: got shape {out.shape}, wanted {shape}")
+        raise ValueError(f"{name}: shape {out.shape} came, {shape} was wanted")
     if out.dtype != dtype:
-        raise ValueError(f"{name}: got dtype {out.dtype}, wanted {dtype}")
+        raise ValueError(f"{name}: dtype {out.dtype} came, {dtype} was wanted")
     if not out.flags.writeable:
-        raise ValueError(f"{name}: got a read-only array, wanted a writeable one")
+        raise ValueError(f"{name}: a read-only array came, a writeable one was wanted")
     # From the shortest step to the longest, each must reach beyond all that came before.
     reach = out.itemsize
     for step, length in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
         if length > 1 and out.size > 0:
             if step < reach:
-                raise ValueError(f"{name}: got an array that overlaps itself, wanted a plain one")
+                raise ValueError(
+                    f"{name}: an array that overlaps itself came, a plain one was wanted"
+                )
             reach += step * (length - 1)
 
 
@@ -1034,7 +1039,7 @@ def _check_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     if isinstance(axis, bool):
-        raise TypeError("axis: got a bool, wanted an integer, a tuple of integers or None")
+        raise TypeError("axis: a bool came, an integer, a tuple of integers or None was wanted")
     if isinstance(axis, tuple):
         wanted = [operator.index(a) for a in axis]
     else:
@@ -1046,7 +1051,7 @@ def _check_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
             raise np.exceptions.AxisError(a, ndim)
     axes = tuple(sorted({a % ndim for a in wanted}))
     if len(axes) < len(wanted):
-        raise ValueError(f"axis: got {axis!r}, wanted each axis at most once")
+        raise ValueError(f"axis: {axis!r} came, each axis at most once was wanted")
     return axes
 
 
@@ -1078,7 +1083,8 @@ def _check_cross_entropy_logits(logits: ArrayLike) -> tuple[Array, tuple[int, ..
     dtype = _compute_dtype(array, "logits")
     if array.ndim == 0 or array.shape[min(1, array.ndim - 1)] == 0:
         raise ValueError(
-            f"logits: got shape {array.shape}, wanted (N, C), (C,) or (N, C, d1, ...) with C > 0"
+            f"logits: shape {array.shape} came, (N, C), (C,) or (N, C, d1, ...) with C > 0 was "
+            "wanted"
         )
     return _class_last(array, dtype), array.shape
 
@@ -1110,13 +1116,13 @@ def _check_task(
     reduction: str,
 ) -> _Task:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'reduction: got {reduction!r}, wanted "mean", "sum" or "none"')
+        raise ValueError(f"reduction: {reduction!r} came, 'mean', 'sum' or 'none' was wanted")
     smoothing = _number(label_smoothing, "label_smoothing", 0, 1)
     try:
         ignored_label = operator.index(ignore_index)
     except TypeError:
-        got = type(ignore_index).__name__
-        raise TypeError(f"ignore_index: got {got}, wanted an integer") from None
+        came = type(ignore_index).__name__
+        raise TypeError(f"ignore_index: {came} came, an integer was wanted") from None
 
     class_axis = min(1, len(logits_shape) - 1)
     n_classes = logits_shape[class_axis]
@@ -1138,8 +1144,8 @@ def _check_task(
     if y.dtype.kind == "f":
         if ignored_label >= 0:
             raise ValueError(
-                f"ignore_index: got {ignored_label} with probability targets, "
-                "wanted integer labels or a negative index"
+                f"ignore_index: {ignored_label} came with probability targets, integer labels or a "
+                "negative index was wanted"
             )
         t = _class_last(y, dtype)
         most_probable = t.argmax(axis=1)
@@ -1181,9 +1187,9 @@ def _check_weights(
         return None
     array = _array(weight, name)
     if array.dtype.kind not in "biuf" or array.dtype == np.longdouble:
-        raise TypeError(f"{name}: got dtype {array.dtype}, wanted real numbers")
+        raise TypeError(f"{name}: dtype {array.dtype} came, real numbers were wanted")
     if array.shape not in (shape, or_shape):
-        raise ValueError(f"{name}: got shape {array.shape}, wanted {or_shape or shape}")
+        raise ValueError(f"{name}: shape {array.shape} came, {or_shape or shape} was wanted")
     return array.astype(np.float64)
 
 
@@ -1199,19 +1205,19 @@ def _check_target(
             return y
         if y.shape == logits_shape:
             raise ValueError(
-                f"target: got integers in the logits' shape {y.shape}, wanted class indices "
-                f"{shape} (pass target.argmax(axis=1)) or floats"
+                f"target: integers in the logits' shape {y.shape} came, class indices {shape} "
+                "(pass target.argmax(axis=1)) or floats were wanted"
             )
-        raise ValueError(f"target: got shape {y.shape}, wanted {shape}")
+        raise ValueError(f"target: shape {y.shape} came, {shape} was wanted")
     if y.dtype.type not in (np.float16, np.float32, np.float64):
         raise TypeError(
-            f"target: got dtype {y.dtype}, wanted integer class indices or floating probabilities"
+            f"target: dtype {y.dtype} came, integers or floating probabilities were wanted"
         )
     if y.shape == logits_shape:
         return y
     if y.shape == shape:
-        raise TypeError(f"target: got labels of dtype {y.dtype}, wanted integers")
-    raise ValueError(f"target: got probabilities of shape {y.shape}, wanted {logits_shape}")
+        raise TypeError(f"target: labels of dtype {y.dtype} came, integers were wanted")
+    raise ValueError(f"target: probabilities of shape {y.shape} came, {logits_shape} was wanted")
 
 
 def _check_and_keep(
@@ -1272,14 +1278,14 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
     if values.dtype != np.uint8:
         dtypes.append(x_dtype)
     if len(X.shape) != 2:
-        raise ValueError(f"X: got shape {X.shape}, wanted (N, D)")
+        raise ValueError(f"X: shape {X.shape} came, (N, D) was wanted")
     if W.ndim != 2 or W.shape[0] != X.shape[1]:
-        raise ValueError(f"W: got shape {W.shape}, wanted ({X.shape[1]}, C) for X {X.shape}")
+        raise ValueError(f"W: shape {W.shape} came, ({X.shape[1]}, C) was wanted for X {X.shape}")
     if b is not None:
         b = _array(b, "b")
         dtypes.append(_compute_dtype(b, "b"))
         if b.shape != W.shape[1:]:
-            raise ValueError(f"b: got shape {b.shape}, wanted {W.shape[1:]} for W {W.shape}")
+            raise ValueError(f"b: shape {b.shape} came, {W.shape[1:]} was wanted for W {W.shape}")
     dtype = np.result_type(*dtypes)
     if _is_csr(X):
         _check_csr(X)
@@ -1296,7 +1302,7 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
 
 def _check_classes(model: _Model) -> _Model:
     if model.W.shape[1] == 0:
-        raise ValueError(f"W: got shape {model.W.shape}, wanted (D, C) with C > 0")
+        raise ValueError(f"W: shape {model.W.shape} came, (D, C) with C > 0 was wanted")
     return model
 
 
@@ -1309,11 +1315,11 @@ def _check_rows(rows: ArrayLike, n: int) -> Array:
     if isinstance(rows, list) and array.size == 0:
         array = array.astype(np.intp)  # NumPy takes an empty list for floats
     if array.dtype.kind == "b":
-        raise TypeError("rows: got a mask of bools, wanted integers (see numpy.flatnonzero)")
+        raise TypeError("rows: bools came, integers were wanted; use numpy.flatnonzero")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"rows: got dtype {array.dtype}, wanted integers")
+        raise TypeError(f"rows: dtype {array.dtype} came, integers were wanted")
     if array.ndim != 1:
-        raise ValueError(f"rows: got shape {array.shape}, wanted a 1-D array")
+        raise ValueError(f"rows: shape {array.shape} came, a 1-D array was wanted")
     outside = (array < -n) | (array >= n)
     if outside.any():
         i = int(outside.argmax())
@@ -1333,14 +1339,14 @@ def _check_gradient_out(
         out = (out.dW, None if model.b is None else out.db, out.dX if reusable else None)
     if not isinstance(out, tuple | list) or len(out) not in (2, 3):
         raise TypeError(
-            "out: wanted a tuple (dW, db) or (dW, db, dX) or an earlier result, "
-            f"got {type(out).__name__}"
+            f"out: {type(out).__name__} came, a tuple (dW, db) or (dW, db, dX) or an earlier "
+            "result was wanted"
         )
     dW, db, dX = out if len(out) == 3 else (*out, None)
     if db is not None and model.b is None:
-        raise ValueError("out: got an array for db, wanted None as there is no b")
+        raise ValueError("out: an array for db came, None was wanted, as there is no b")
     if dX is not None and not with_dX:
-        raise ValueError("out: got an array for dX, wanted None without with_dX=True")
+        raise ValueError("out: an array for dX came, None was wanted without with_dX=True")
     n_features, n_classes = model.W.shape
     given: list[Array] = []
     for name, array, shape in (
@@ -1352,7 +1358,7 @@ def _check_gradient_out(
             continue
         _check_out(array, shape, model.dtype, f"out: {name}")
         if any(np.shares_memory(array, other) for other in given):
-            raise ValueError(f"out: got a {name} that overlaps another array, wanted separate ones")
+            raise ValueError(f"out: a {name} that overlaps another came, separate ones were wanted")
         given.append(array)
     return dW, db, dX
 
@@ -1384,18 +1390,24 @@ def _is_csr(X: Any) -> bool:
 
 def _check_csr(X: Any) -> None:
     if getattr(X, "format", "csr") != "csr":
-        raise TypeError(f"X: got a sparse matrix in {X.format} form, wanted CSR (see its .tocsr())")
+        raise TypeError(f"X: a sparse matrix in {X.format} form came, csr was wanted; use .tocsr()")
     n, n_features = X.shape
     indptr, indices = _array(X.indptr, "X.indptr"), _array(X.indices, "X.indices")
     if indptr.shape != (n + 1,) or indptr[0] < 0 or (indptr[1:] < indptr[:-1]).any():
-        raise ValueError(f"X: got an indptr that is not {n + 1} ascending numbers from 0 on")
+        raise ValueError(
+            f"X.indptr: other numbers came than the {n + 1} ascending ones from 0 on that were "
+            "wanted"
+        )
     if not indptr[-1] <= len(indices) == len(X.data):
         raise ValueError(
-            f"X: got {len(indices)} indices and {len(X.data)} numbers, wanted {indptr[-1]} of each"
+            f"X: {len(indices)} indices and {len(X.data)} numbers came, {indptr[-1]} of each were "
+            "wanted"
         )
     indices = indices[int(indptr[0]) : int(indptr[-1])]  # a view may have more entries than rows
     if indices.size and not 0 <= indices.min() <= indices.max() < n_features:
-        raise ValueError(f"X: got column indices outside [0, {n_features})")
+        raise ValueError(
+            f"X.indices: some came that are outside [0, {n_features}), columns of X were wanted"
+        )
 
 
 def _densify(X: Any, rows: Array, dtype: np.dtype[Any]) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .trainer import HistoryRow, TrainingEvent
+    from ..training import HistoryRow, TrainingEvent
 
 __all__ = ["Lines", "ProgressBar", "make_progress"]
 

@@ -1,7 +1,8 @@
-"""The short table of ``softmax-ext bench``: these kernels against plain NumPy, here and now."""
+"""``softmax-ext bench``: a short table of these kernels against plain NumPy, here and now."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,13 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _kernels, reference, threads
-from .ceiling import Ceiling
+from .. import _kernels, reference, threads
+from ..ceiling import Ceiling
+from .shared import chosen_kernels, name_of, or_default
 
-__all__ = ["Case", "best_time", "cases", "lines"]
+__all__ = ["Case", "bench", "best_time", "cases", "lines"]
 
 _CALLS = 3  # made on each side of a row, at least
 _CEILINGS = 5  # samples of the ceilings before and after a row
+
+
+def bench(args: argparse.Namespace) -> int:
+    kernels = chosen_kernels(args)
+    print(f"kernels: {name_of(kernels)}; microseconds a call, the best of several")
+    for line in lines(or_default(kernels)):
+        print(line, flush=True)
+    return 0
 
 
 class Case(NamedTuple):
@@ -37,12 +47,12 @@ def cases() -> list[Case]:
 
     Examples
     --------
-    >>> from softmax_ext import bench_table
-    >>> bench_table.cases()[0].kernel
+    >>> from softmax_ext.cli import bench
+    >>> bench.cases()[0].kernel
     'linear_cross_entropy_with_grad'
     """
     rng = np.random.default_rng(0)
-    found = []
+    table = []
     for name, N, D, C, is_bytes in (
         ("minibatch", 256, 784, 10, True),
         ("mnist-10", 10000, 784, 10, True),
@@ -57,9 +67,9 @@ def cases() -> list[Case]:
         b = np.zeros(C, np.float32)
         y = rng.integers(C, size=N)
         size = f"{name}, {N} x {D} x {C}"
-        found.append(_gradient(size, X, W, b, y, x_scale))
+        table.append(_gradient(size, X, W, b, y, x_scale))
         if N > 256:
-            found.append(_prediction(size, X, W, b, x_scale))
+            table.append(_prediction(size, X, W, b, x_scale))
     for name, N, C in (
         ("mnist-10", 10000, 10),
         ("text-1000", 1000, 1000),
@@ -67,10 +77,10 @@ def cases() -> list[Case]:
     ):
         logits = rng.normal(0, 3, (N, C)).astype(np.float32)
         y = rng.integers(C, size=N)
-        found.append(_loss(f"{name}, {N} x {C}", logits, y))
+        table.append(_loss(f"{name}, {N} x {C}", logits, y))
         for kernel in ("softmax", "logsumexp"):
-            found.append(_rows(kernel, f"{name}, {N} x {C}", logits))
-    return found
+            table.append(_rows(kernel, f"{name}, {N} x {C}", logits))
+    return table
 
 
 def _gradient(size: str, X: Any, W: Any, b: Any, y: Any, x_scale: float) -> Case:
