@@ -55,7 +55,7 @@ def fit(contender: str, group: str, name: str, tiny: bool, most: int, first: boo
     try:
         problem = problem_of(group, name, tiny)
         method = _method(contender, problem, most)
-    except (ImportError, UnsuitedError) as reason:
+    except (ImportError, FileNotFoundError, UnsuitedError) as reason:
         return str(reason)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -293,8 +293,8 @@ def run(options: argparse.Namespace) -> int:
             results = compare(group, name, contenders, pools, options)
             if not results:
                 continue
-            best = min(value for r in results.values() for _, _, value in r["curve"])
-            best = min(best, *(r["objective"] for r in results.values()), best)
+            ends = [r["objective"] for r in results.values()]
+            best = min(*ends, *(value for r in results.values() for _, _, value in r["curve"]))
             if group == "awkward":
                 problem = problem_of(group, name, options.smoke)
                 best = problems.awkward.optimum(*problem)

@@ -1,4 +1,4 @@
-"""The measurements as pictures: beside peers, under the ceilings, over shapes, along a fit."""
+"""The measurements as pictures: beside peers, over shapes, along a fit."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ LOOKS = {
     "sklearn": ("#E69F00", "v"),
     "bare": ("#000000", "|"),
 }
-BLUE, RED = LOOKS["ours"][0], LOOKS["torch"][0]
-
 HEADINGS = {library: heading for heading, library in report.COLUMNS.items()}
 
 
@@ -47,9 +45,6 @@ def write_all(records: list[Record], described: dict[str, Any], out: Path, tag: 
         figures["overview"] = overview([r for r in records if report.ours(r)], footer)
     for op in dict.fromkeys(record["op"] for record in records):
         figures[f"bars-{op}"] = bars(op, [r for r in records if r["op"] == op], footer)
-    under = [r for r in records if r["flops"] and (r["op"] == "epoch" or "_grad" in r["op"])]
-    if any(r["contenders"] for r in under):
-        figures["roofline"] = roofline([r for r in under if r["contenders"]], footer)
     for name, figure in figures.items():
         figure.savefig(out / f"{name}-{tag}.png", dpi=120)
     return [f"{name}-{tag}.png" for name in figures]
@@ -141,7 +136,7 @@ def overview(records: list[Record], footer: str) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 1.25, max(values) * 1.25)
     _plain_log_ticks(axes.xaxis, min(values), max(values))
-    axes.axvline(1, color=BLUE, linewidth=1, zorder=0)
+    axes.axvline(1, color=LOOKS["ours"][0], linewidth=1, zorder=0)
     axes.set_yticks(range(len(records)), [f"{r['op']}  {r['size']}" for r in records], fontsize=8)
     axes.set_ylim(len(records) - 0.5, -0.5)
     axes.grid(axis="x", color="0.9")
@@ -167,83 +162,6 @@ def _plain_log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def roofline(records: list[Record], footer: str) -> Figure:
-    """Draw useful GFLOP/s against operations per byte, under the measured ceilings.
-
-    Workloads of about one intensity share a vertical line; their numbers, above it, are in the
-    order of our speed (or, without ours, of the fastest peer's).
-    """
-    figure = _figure(11.0, max(5.5, 1.5 + 0.2 * len(records)), footer)
-    axes, key = figure.subplots(1, 2, width_ratios=(3, 1.3))
-    points: list[tuple[float, float, int]] = []
-    speeds = []
-    for number, record in enumerate(records, start=1):
-        x = record["flops"] / record["bytes"]
-        mine, peer = report.ours(record), report.fastest(record, report.PEERS)
-        if peer:
-            axes.plot(x, peer["gflops"], "o", mfc="white", mec=RED, markersize=7)
-        if mine:
-            axes.plot(x, mine["gflops"], "D", color=BLUE, markersize=7)
-        speeds += [contender["gflops"] for contender in (mine, peer) if contender]
-        if mine or peer:
-            points.append((x, (mine or peer)["gflops"], number))  # type: ignore[index]
-    left, right = min(points)[0] / 2, max(points)[0] * 2
-    top = _draw_ceilings(axes, records, left, right)
-    columns: list[list[tuple[float, float, int]]] = []
-    for point in sorted(points):  # closer than 15 % to their column's first
-        if columns and point[0] < 1.15 * columns[-1][0][0]:
-            columns[-1].append(point)
-        else:
-            columns.append([point])
-    for column in columns:
-        x = math.sqrt(column[0][0] * column[-1][0])
-        numbers = [str(n) for _, _, n in sorted(column, key=lambda p: -p[1])]
-        axes.axvline(x, color="0.85", linewidth=0.8, zorder=0)
-        axes.annotate(
-            "\n".join(numbers), (x, 1), (0, 3), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="center", fontsize=8,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(min(speeds) / 1.5, top * 1.5))
-    _plain_log_ticks(axes.xaxis, left, right)
-    _plain_log_ticks(axes.yaxis, min(speeds), top)
-    axes.set_xlabel("useful operations per byte of least memory traffic")
-    axes.set_ylabel("useful GFLOP/s")
-    axes.grid(axis="y", color="0.92")
-    _plain(axes)
-    axes.plot([], [], "D", color=BLUE, label="softmax_ext")
-    axes.plot([], [], "o", mfc="white", mec=RED, label="fastest peer")
-    key.legend(*axes.get_legend_handles_labels(), loc="lower left", fontsize=8, frameon=False)
-    key.set_axis_off()
-    names = [
-        f"{number:2}  {'epoch ' if record['op'] == 'epoch' else ''}{record['size']}"
-        for number, record in enumerate(records, start=1)
-    ]
-    key.text(0, 1, "\n".join(names), va="top", fontsize=8, family="monospace")
-    figure.suptitle("linear_cross_entropy_with_grad and the epoch under the machine's ceilings")
-    return figure
-
-
-def _draw_ceilings(axes: Axes, records: list[Record], left: float, right: float) -> float:
-    """Draw arithmetic as level lines and memory as slanted ones; return the top in GFLOP/s."""
-    flops = {r["dtype"]: r["ceiling"]["flops_per_second"] / 1e9 for r in reversed(records)}
-    for dtype, value in flops.items():
-        axes.hlines(value, left, right, color="0.25", linewidth=1.2)
-        axes.annotate(
-            f"multiply-add, {dtype}: {value:.0f} GFLOP/s", (right, value), (-4, 3),
-            textcoords="offset points", ha="right", fontsize=8,
-        )  # fmt: skip
-    top = max(flops.values())
-    by_size = sorted(records, key=lambda record: record["bytes"])
-    for record, style in ((by_size[-1], "-"), (by_size[0], ":")):
-        speed = record["ceiling"]["bytes_per_second"] / 1e9
-        end = max(left, min(right, top / speed))
-        axes.plot(
-            [left, end], [left * speed, end * speed], style, color="0.25", linewidth=1.2,
-            label=f"memory, {report.size(record['bytes'])}: {speed:.0f} GB/s",
-        )  # fmt: skip
-    return top
-
-
 def heatmap(
     features: Sequence[int],
     classes: Sequence[int],
@@ -262,7 +180,7 @@ def heatmap(
     image = axes.imshow(values, norm=norm, cmap="viridis_r", origin="lower", aspect="auto")
     for d, c, _ in flagged:
         corner = classes.index(c) - 0.5, features.index(d) - 0.5
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=RED, linewidth=2))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
     axes.set_yticks(range(len(features)), features, fontsize=8)
     axes.set_xlabel("classes C")

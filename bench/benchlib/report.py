@@ -138,6 +138,11 @@ def summary(records: list[Record], one_thread: dict[str, Record] | None = None) 
     return table(used, [[row.get(heading, "") for heading in used] for row in rows], text=2)
 
 
+def least_gain(record: Record) -> float:
+    """Return the least of another checkout's times over ours; 1 where there is none."""
+    return min((c["gain"] for c in record["contenders"] if "gain" in c), default=1.0)
+
+
 def changes(records: list[Record]) -> str:
     """Return how another checkout's times compare with those here, if they were measured."""
     rows, slower = [], 0
