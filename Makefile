@@ -3,11 +3,13 @@
 #   VENV    where it is                               make test VENV=.venv-3.12
 #   ARGS    further arguments of the command run      make test ARGS="-k softmax"
 #   WITH    torch: test with PyTorch, where it comes  make test WITH=torch
+#   TIER    kernels, package or project: only these   make test TIER=kernels
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 WITH   ?=
+TIER   ?=
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet
@@ -18,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make demo       train on Fashion-MNIST; the model and its pictures are written to demo/"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests; TIER=kernels, package or project: a part of them"
 	@echo "make bench      measure every kernel against NumPy and whatever else is installed"
 	@echo "make docs       make the site of the documentation in build/docs/"
 	@echo "make lint       check style, types and the stub of the compiled module"
@@ -31,7 +33,7 @@ demo: $(VENV)/.built data
 	    --model-out demo/model.npz --report demo/report $(ARGS)
 
 test: $(VENV)/.test-tools data $(WITH:%=with-%)
-	$(python) -m pytest --quiet $(ARGS)
+	$(python) -m pytest --quiet $(TIER:%=--tier=%) $(ARGS)
 
 bench: $(VENV)/.test-tools data
 	$(python) bench/table.py $(ARGS)
