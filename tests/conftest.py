@@ -39,8 +39,8 @@ KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
-        "accuracy", "ceiling", "edge_cases", "gradients", "inputs", "kernels", "math", "memory",
-        "properties", "reference", "sparse", "threads",
+        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "math",
+        "memory", "properties", "reference", "sparse", "threads",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],
