@@ -421,6 +421,19 @@ def test_small_cross_entropy_is_that_of_any_size(kernels, rng, dtype, reduction,
             kernels.cross_entropy(x, y, **{"reduction": reduction, **wrong})
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("d", [1, 2, 3, 7])
+def test_nothing_is_left_of_an_earlier_call(compiled, dtype, d):
+    """Rows shorter than a vector are padded in memory that is used again."""
+    small, lanes = Problem(Case(70, d, 5, dtype)), 64 // np.dtype(dtype).itemsize
+    expected = compiled.linear_cross_entropy_with_grad(**small.gradient)
+    large = Problem(Case(70, lanes, 5, dtype))
+    for spoilt in (large.X, large.W):
+        spoilt[...] = np.nan
+        compiled.linear_cross_entropy_with_grad(**large.gradient)
+        assert_same_bits(compiled.linear_cross_entropy_with_grad(**small.gradient), expected)
+
+
 # Which rows, which labels ------------------------------------------------------------------------
 
 

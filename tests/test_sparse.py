@@ -188,6 +188,22 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
             assert_same_bits(results(), expected)
 
 
+@pytest.mark.parametrize("c", [2, 32])
+def test_small_gradients_after_a_large_one_are_not_lost(compiled, c, monkeypatch):
+    """A sum in float32 starts anew after so many rows: what is lost to the large one ends there."""
+    monkeypatch.setattr(ops, "MOST_ROWS", 512)
+    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
+    n, large = 20_000, 2.0**25
+    X = np.ones((n, 1), "float32")
+    X[0] = large
+    dW = compiled.linear_cross_entropy_with_grad(
+        scipy_sparse.csr_array(X), np.zeros((1, c), "float32"), None, np.zeros(n, int),
+        reduction="sum",
+    ).dW  # fmt: skip
+    share = 1 / c
+    np.testing.assert_allclose(dW[0, 1], share * (large + n - 1), rtol=0, atol=share * 3000)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("c", [1, 3, 20, 100])
 def test_a_row_does_not_depend_on_its_neighbours(compiled, c, dtype):
