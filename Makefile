@@ -4,6 +4,7 @@
 #   ARGS    further arguments of the command run      make test ARGS="-k softmax"
 #   WITH    torch: test with PyTorch, where it comes  make test WITH=torch
 #   SYSTEM  no: install nothing with apt-get          make test SYSTEM=no
+#   TIER    kernels, package or project: only these   make test TIER=kernels
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,6 +12,7 @@ ARGS   ?=
 WITH   ?=
 SYSTEM ?= yes
 export SYSTEM
+TIER   ?=
 
 python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet
@@ -21,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make demo       train on Fashion-MNIST; the model and its pictures are written to demo/"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests; TIER=kernels, package or project: a part of them"
 	@echo "make bench      measure every kernel against NumPy and whatever else is installed"
 	@echo "make docs       make the site of the documentation in build/docs/"
 	@echo "make lint       check style, types and the stub of the compiled module"
@@ -34,7 +36,7 @@ demo: $(VENV)/.built data
 	    --model-out demo/model.npz --report demo/report $(ARGS)
 
 test: $(VENV)/.test-tools data $(WITH:%=with-%)
-	$(python) -m pytest --quiet $(ARGS)
+	$(python) -m pytest --quiet $(TIER:%=--tier=%) $(ARGS)
 
 bench: $(VENV)/.test-tools data
 	$(python) bench/table.py $(ARGS)

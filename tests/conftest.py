@@ -3,17 +3,24 @@
 A test with the argument `kernels` runs once for each set of kernels: the NumPy reference and every
 instruction set in this build. One with `compiled` runs for the instruction sets only. `sx` is the
 package itself with its default kernels.
+
+`--tier` runs a part of the tests, see TIERS.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
+# Threads cost OpenBLAS more than they save at the sizes of the tests: ten times as much where
+# something else is running. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import softmax_ext
 from softmax_ext import reference
@@ -26,9 +33,38 @@ sys.path.insert(0, str(Path(__file__).parent))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
+KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_SETS}
 
-# The same examples in every run, and no clock.
-settings.register_profile("softmax_ext", deadline=None, derandomize=True, max_examples=25)
+# The files of a tier; those in neither list are the tier `package`.
+TIERS = {
+    # What the compiled module computes, and the reference beside it.
+    "kernels": [
+        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "math",
+        "memory", "properties", "reference", "sparse", "threads",
+    ],
+    # What is around the package: notebooks, documentation, benchmarks, the build.
+    "project": ["bench", "docs", "package", "tooling"],
+}  # fmt: skip
+
+
+def pytest_addoption(parser):
+    tiers = [*TIERS, "package"]
+    parser.addoption("--tier", choices=tiers, help="run these tests only")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if collection_path.suffix != ".py" or not config.option.tier:
+        return None
+    subject = collection_path.stem.removeprefix("test_")
+    tier = next((name for name, subjects in TIERS.items() if subject in subjects), "package")
+    return True if tier != config.option.tier else None
+
+
+# The same examples in every run, and no clock. The fixtures are the same for every example.
+settings.register_profile(
+    "softmax_ext", deadline=None, derandomize=True, max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
 settings.load_profile("softmax_ext")
 
 
@@ -38,14 +74,21 @@ def instruction_set(name):
     return softmax_ext.Kernels(name)
 
 
-@pytest.fixture(scope="session", params=("reference", *INSTRUCTION_SETS))
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc):
+    """Run a case on one set of kernels after the other: what they share is computed once."""
+    for name in KERNELS.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(name, KERNELS[name], indirect=True)
+
+
+@pytest.fixture
 def kernels(request):
     if request.param == "reference":
         return reference
     return instruction_set(request.param)
 
 
-@pytest.fixture(scope="session", params=INSTRUCTION_SETS)
+@pytest.fixture
 def compiled(request):
     return instruction_set(request.param)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-from problems import FLOATS, Case, Problem
+from problems import FLOATS, Case, Problem, once
 from tolerances import (
     REFERENCE_SOFTMAX_ULP,
     REFERENCE_SOFTMAX_ULP_PER_UNIT_OF_Z,
@@ -69,9 +69,12 @@ def softmax_limit(kernels, z):
     return np.full(z.shape, float(SOFTMAX_ULP))
 
 
+@once
 def rows_of(c, scale, dtype):
+    """x, z = x - max and log(sum(exp(z)))."""
     rng = np.random.default_rng([c, int(scale)])
-    return rng.normal(0, scale, (max(4, 20_000 // c), c)).astype(dtype)
+    x = rng.normal(0, scale, (max(4, 20_000 // c), c)).astype(dtype)
+    return x, *exact_parts(x)
 
 
 @needs_long_double
@@ -79,8 +82,7 @@ def rows_of(c, scale, dtype):
 @pytest.mark.parametrize("scale", [0.1, 1, 8, 30])
 @pytest.mark.parametrize("c", CLASSES)
 def test_softmax_within_4_ulp(kernels, dtype, c, scale):
-    x = rows_of(c, scale, dtype)
-    z, log_sum = exact_parts(x)
+    x, z, log_sum = rows_of(c, scale, dtype)
     exact = np.exp(z - log_sum)
     error = np.abs(kernels.softmax(x) - exact) / ulp(exact, dtype)
     limit = softmax_limit(kernels, z)
@@ -93,8 +95,7 @@ def test_softmax_within_4_ulp(kernels, dtype, c, scale):
 @pytest.mark.parametrize("scale", [0.1, 1, 8, 30])
 @pytest.mark.parametrize("c", CLASSES)
 def test_log_softmax_and_logsumexp_within_4_ulp(kernels, dtype, c, scale):
-    x = rows_of(c, scale, dtype)
-    z, log_sum = exact_parts(x)
+    x, z, log_sum = rows_of(c, scale, dtype)
     exact = z - log_sum
     slack = 0.0
     if kernels is reference:  # x - max is rounded, and sums are added in runs of 16
@@ -168,10 +169,9 @@ def test_logsumexp_of_pairs_within_2_ulp(compiled, dtype):
 @pytest.mark.parametrize("scale", [1, 8, 30])
 @pytest.mark.parametrize("c", [2, 10, 17, 100, 1000])
 def test_losses_within_8_ulp(kernels, dtype, c, scale):
-    x = rows_of(c, scale, dtype)
+    x, z, log_sum = rows_of(c, scale, dtype)
     y = np.random.default_rng(1).integers(0, c, len(x))
     y[::2] = x.argmax(axis=1)[::2]  # half of the rows are right, with small losses
-    z, log_sum = exact_parts(x)
     exact = (log_sum - z)[np.arange(len(x)), y]
     losses = kernels.cross_entropy(x, y, reduction="none")
     slack = 0.0

@@ -23,6 +23,7 @@ from problems import (
     assert_within,
     cases,
     deck,
+    once,
     oracle,
 )
 from tolerances import (
@@ -73,10 +74,15 @@ def test_the_same_signatures_as_the_reference(compiled, name):
 # The linear layer -------------------------------------------------------------------------------
 
 
+@once
+def exact_logits(case):
+    p = Problem(case)
+    return p, oracle("linear", p.linear), linear_bound(p)
+
+
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_linear(kernels, case):
-    p = Problem(case)
-    expected, bound = oracle("linear", p.linear), linear_bound(p)
+    p, expected, bound = exact_logits(case)
     logits = kernels.linear(**p.linear)
     assert logits.dtype == case.dtype
     assert_within(logits, expected, bound)
@@ -87,8 +93,7 @@ def test_linear(kernels, case):
 
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_predict_and_predict_proba(kernels, case):
-    p = Problem(case)
-    logits, error = oracle("linear", p.linear), linear_bound(p)
+    p, logits, error = exact_logits(case)
     worst = error.max(axis=1, keepdims=True, initial=0)
     proba = kernels.predict_proba(**p.linear)
     assert proba.dtype == case.dtype
@@ -139,28 +144,38 @@ def rounded_to_half(name, expected, bound, dtype):
     return bound + (units(name, dtype) * np.abs(expected) + 1e-7 if dtype == "float16" else 0)
 
 
-@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
-@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
-def test_softmax_family(kernels, spec, dtype, rng):
-    shape, axis = spec["shape"], spec["axis"]
+@once
+def exact_softmax_family(shape, axis, dtype):
+    """For each scale: x, and for each function what is wanted and how near."""
+    rng = np.random.default_rng(2024)
     inner = "float32" if dtype == "float16" else dtype
+    found = []
     for scale in SCALES:
         x = rng.normal(0, scale, shape).astype(dtype)
         y = axes_last(x.astype(np.float64), axis)
-
+        wanted = {}
         for name, bound in (
-            ("softmax", softmax_bound(y, inner)),
-            ("log_softmax", log_softmax_bound(y, inner)),
-        ):
-            result, expected = getattr(kernels, name)(x, axis), getattr(reference, name)(y)
-            assert (result.shape, result.dtype) == (x.shape, dtype)
-            bound = rounded_to_half(name, expected, bound, dtype)
-            assert_within(axes_last(result, axis), expected, bound)
+            ("softmax", softmax_bound), ("log_softmax", log_softmax_bound),
+            ("logsumexp", logsumexp_bound),
+        ):  # fmt: skip
+            expected = getattr(reference, name)(y)
+            wanted[name] = expected, rounded_to_half(name, expected, bound(y, inner), dtype)
+        found.append((x, wanted))
+    return found
 
-        z, expected = kernels.logsumexp(x, axis), reference.logsumexp(y)
+
+@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
+@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
+def test_softmax_family(kernels, spec, dtype):
+    axis = spec["axis"]
+    for x, wanted in exact_softmax_family(**spec, dtype=dtype):
+        for name in ("softmax", "log_softmax"):
+            result = getattr(kernels, name)(x, axis)
+            assert (result.shape, result.dtype) == (x.shape, dtype)
+            assert_within(axes_last(result, axis), *wanted[name])
+        z = kernels.logsumexp(x, axis)
         assert (np.shape(z), z.dtype) == (x.max(axis=axis).shape, dtype)
-        bound = rounded_to_half("logsumexp", expected, logsumexp_bound(y, inner), dtype)
-        assert_within(z, expected, bound)
+        assert_within(z, *wanted["logsumexp"])
 
 
 @pytest.mark.parametrize("dtype", ["float16", *FLOATS])
@@ -184,10 +199,10 @@ def test_keepdims(kernels, spec, dtype, rng):
     assert_same_bits(z.ravel(), np.ravel(kernels.logsumexp(x, spec["axis"])))
 
 
-@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
-@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
-def test_entropy_and_kl_divergence(kernels, spec, dtype, rng):
-    shape, axis = spec["shape"], spec["axis"]
+@once
+def exact_divergences(shape, axis, dtype):
+    """p and q, and their entropy and divergence with how near these are wanted."""
+    rng = np.random.default_rng(2024)
     if 0 in shape:
         shape = tuple(max(n, 1) for n in shape)
     raw = rng.exponential(size=(2, *shape)) * (rng.random((2, *shape)) < 0.8)
@@ -196,17 +211,24 @@ def test_entropy_and_kl_divergence(kernels, spec, dtype, rng):
     wide_p, wide_q = p.astype(np.float64), q.astype(np.float64)
     inner = "float32" if dtype == "float16" else dtype
 
-    h, expected = kernels.entropy(p, axis), reference.entropy(wide_p, axis)
-    assert (np.shape(h), h.dtype) == (np.shape(expected), dtype)
-    bound = units("entropy", inner) * expected
-    assert_within(h, expected, rounded_to_half("entropy", expected, bound, dtype))
-
-    kl, expected = kernels.kl_divergence(p, q, axis), reference.kl_divergence(wide_p, wide_q, axis)
-    assert (np.shape(kl), kl.dtype) == (np.shape(expected), dtype)
+    h = reference.entropy(wide_p, axis)
+    h_bound = rounded_to_half("entropy", h, units("entropy", inner) * h, dtype)
+    kl = reference.kl_divergence(wide_p, wide_q, axis)
     with np.errstate(all="ignore"):
         terms = np.where(wide_p == 0, 0, np.abs(wide_p * np.log(wide_p / wide_q)))
-    bound = units("kl_divergence", inner) * terms.sum(axis=axis)
-    assert_within(kl, expected, rounded_to_half("kl_divergence", expected, bound, dtype))
+    kl_bound = units("kl_divergence", inner) * terms.sum(axis=axis)
+    return p, q, (h, h_bound), (kl, rounded_to_half("kl_divergence", kl, kl_bound, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float16", *FLOATS])
+@pytest.mark.parametrize("spec", SHAPES, ids=shape_id)
+def test_entropy_and_kl_divergence(kernels, spec, dtype):
+    p, q, *wanted = exact_divergences(**spec, dtype=dtype)
+    axis = spec["axis"]
+    found = kernels.entropy(p, axis), kernels.kl_divergence(p, q, axis)
+    for result, (expected, bound) in zip(found, wanted, strict=True):
+        assert (np.shape(result), result.dtype) == (np.shape(expected), dtype)
+        assert_within(result, expected, bound)
 
 
 def test_kl_divergence_broadcasts(kernels, rng):
@@ -219,19 +241,19 @@ def test_kl_divergence_broadcasts(kernels, rng):
 # Cross-entropy of given logits -------------------------------------------------------------------
 
 
+@once
 def given_logits(case):
     """The same problem with its logits as the input, rounded to the dtype."""
     p = Problem(case)
     logits = oracle("linear", p.linear).astype(case.dtype)
-    return {"logits": logits, "target": p.target, **p.options}
+    arguments = {"logits": logits, "target": p.target, **p.options}
+    expected = oracle("cross_entropy_with_grad", arguments)
+    return arguments, expected, Terms(logits.astype(float), case.dtype, p.target, **p.options)
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_cross_entropy(kernels, case):
-    arguments = given_logits(case)
-    expected = oracle("cross_entropy_with_grad", arguments)
-    wide = arguments["logits"].astype(np.float64)
-    bounds = Terms(wide, case.dtype, arguments["target"], **Problem(case).options)
+    arguments, expected, bounds = given_logits(case)
 
     loss = kernels.cross_entropy(**arguments)
     if case.reduction == "none":
@@ -279,12 +301,17 @@ def test_cross_entropy_with_the_classes_on_axis_1(kernels, shape, reduction, sof
 # All together ------------------------------------------------------------------------------------
 
 
+@once
+def exact_gradients(case):
+    p = Problem(case)
+    expected = oracle("linear_cross_entropy_with_grad", p.gradient)
+    return p, expected, LinearTerms(p, p.picked)
+
+
 @pytest.mark.parametrize("case", SMALL + LARGE_W, ids=str)
 def test_linear_cross_entropy_with_and_without_gradients(kernels, case):
-    p = Problem(case)
+    p, expected, bounds = exact_gradients(case)
     result = kernels.linear_cross_entropy_with_grad(**p.gradient)
-    expected = oracle("linear_cross_entropy_with_grad", p.gradient)
-    bounds = LinearTerms(p, p.picked)
     n = len(p.picked["X"])
 
     assert type(result).__name__ == "LinearCrossEntropyResult"
@@ -392,6 +419,19 @@ def test_small_cross_entropy_is_that_of_any_size(kernels, rng, dtype, reduction,
     ):
         with pytest.raises(error):
             kernels.cross_entropy(x, y, **{"reduction": reduction, **wrong})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("d", [1, 2, 3, 7])
+def test_nothing_is_left_of_an_earlier_call(compiled, dtype, d):
+    """Rows shorter than a vector are padded in memory that is used again."""
+    small, lanes = Problem(Case(70, d, 5, dtype)), 64 // np.dtype(dtype).itemsize
+    expected = compiled.linear_cross_entropy_with_grad(**small.gradient)
+    large = Problem(Case(70, lanes, 5, dtype))
+    for spoilt in (large.X, large.W):
+        spoilt[...] = np.nan
+        compiled.linear_cross_entropy_with_grad(**large.gradient)
+        assert_same_bits(compiled.linear_cross_entropy_with_grad(**small.gradient), expected)
 
 
 # Which rows, which labels ------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from problems import (
     assert_same_bits,
     assert_within,
     cases,
+    once,
     oracle,
     run_python,
 )
@@ -77,11 +78,16 @@ ALL = [
 ]
 
 
+@once
+def exact_logits(case):
+    p = SparseProblem(case)
+    return p, oracle("linear", p.linear), linear_bound(p) + tiny(case.dtype)
+
+
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_logits_and_predictions(kernels, case):
-    p = SparseProblem(case)
+    p, expected, bound = exact_logits(case)
     given = p.linear | {"X": p.csr}
-    expected, bound = oracle("linear", p.linear), linear_bound(p) + tiny(case.dtype)
     logits = kernels.linear(**given)
     assert logits.dtype == case.dtype
     assert_within(logits, expected, bound)
@@ -98,13 +104,18 @@ def test_logits_and_predictions(kernels, case):
     assert_same_bits(predicted, logits.argmax(axis=1))
 
 
+@once
+def exact_gradients(case):
+    p = SparseProblem(case)
+    picked = p.picked | {"X": as_csr(p.picked["X"], case.seed + 1)}
+    expected = oracle("linear_cross_entropy_with_grad", p.gradient)
+    return p, picked, expected, LinearTerms(p, p.picked)
+
+
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_losses_and_gradients(kernels, case):
-    p = SparseProblem(case)
+    p, picked, expected, bounds = exact_gradients(case)
     result = kernels.linear_cross_entropy_with_grad(**p.gradient | {"X": p.csr})
-    expected = oracle("linear_cross_entropy_with_grad", p.gradient)
-    picked = p.picked | {"X": as_csr(p.picked["X"], case.seed + 1)}
-    bounds = LinearTerms(p, p.picked)
     for loss in (result.loss, kernels.linear_cross_entropy(**picked)):
         if case.reduction == "none":
             assert (loss.dtype, loss.shape) == (case.dtype, (len(bounds.kept),))
@@ -159,8 +170,7 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
     if most_rows:  # so that sums start anew several times
         monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
     monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
-    p = SparseProblem(case)
-    bounds = LinearTerms(p, p.picked)
+    p, _, wanted, bounds = exact_gradients(case)
 
     def results():
         result = compiled.linear_cross_entropy_with_grad(**p.gradient | {"X": p.csr})
@@ -172,11 +182,26 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
 
     with softmax_ext.num_threads(1):
         expected = results()
-    wanted = oracle("linear_cross_entropy_with_grad", p.gradient)
     assert_within(expected[1], wanted.dW, bounds.dW)
     for n in (2, 3, 5, 61):
         with softmax_ext.num_threads(n):
             assert_same_bits(results(), expected)
+
+
+@pytest.mark.parametrize("c", [2, 32])
+def test_small_gradients_after_a_large_one_are_not_lost(compiled, c, monkeypatch):
+    """A sum in float32 starts anew after so many rows: what is lost to the large one ends there."""
+    monkeypatch.setattr(ops, "MOST_ROWS", 512)
+    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
+    n, large = 20_000, 2.0**25
+    X = np.ones((n, 1), "float32")
+    X[0] = large
+    dW = compiled.linear_cross_entropy_with_grad(
+        scipy_sparse.csr_array(X), np.zeros((1, c), "float32"), None, np.zeros(n, int),
+        reduction="sum",
+    ).dW  # fmt: skip
+    share = 1 / c
+    np.testing.assert_allclose(dW[0, 1], share * (large + n - 1), rtol=0, atol=share * 3000)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -38,12 +38,11 @@ each_real = pytest.mark.parametrize("dtype", REAL)
 each_of_family = pytest.mark.parametrize("name", FAMILY)
 
 
-@pytest.fixture(scope="module")
-def face(compiled):
+@pytest.fixture
+def face(compiled, monkeypatch):
     """The module, at work with the kernels of one instruction set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(softmax_ext, "kernels", compiled)
-        yield special
+    monkeypatch.setattr(softmax_ext, "kernels", compiled)
+    return special
 
 
 def peer(name, *args, **kwargs):

@@ -7,9 +7,11 @@ import doctest
 import graphlib
 import importlib
 import importlib.util
+import itertools
 import os
 import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -116,6 +118,12 @@ def test_documents_name_only_files_that_are(document):
         if name.removeprefix("../").rstrip("/") not in ends and not re.search(WRITTEN_BY_MAKE, name)
     }
     assert not missing
+
+
+def test_tiers_name_files_of_tests_that_are():
+    tiers = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["TIERS"]
+    for subject in itertools.chain(*tiers.values()):
+        assert (ROOT / "tests" / f"test_{subject}.py").is_file(), subject
 
 
 def test_changelog_tells_of_this_version():

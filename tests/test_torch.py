@@ -56,6 +56,15 @@ class Spy:
         return [name for name, _, _ in self.calls]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """PyTorch's own work on two threads takes milliseconds a call while another program runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def each_warning_anew(monkeypatch):
     monkeypatch.setattr(mine, "_warned", set())
