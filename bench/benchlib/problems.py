@@ -107,7 +107,7 @@ def _kinds() -> dict[str, Callable[[], Problem]]:
         "many features": kind(2000, 3000, 5),
         "50 classes": kind(20000, 64, 50),
         "1000 classes": kind(10000, 32, 1000),
-        "small": kind(300, 8, 3),
+        "300 rows": kind(300, 8, 3),
         "text": lambda: texts(5000, 20000, 20, 60),
         "text, Zipf": lambda: texts(5000, 20000, 20, 60, zipf=True),
         "categories": categories,
