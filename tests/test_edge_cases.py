@@ -40,7 +40,7 @@ from problems import (
 )
 from tolerances import eps
 
-from softmax_ext import reference
+from softmax_ext import _kernels, ops, reference
 
 INF, NAN = np.inf, np.nan
 SOFTMAX_LIKE = ["softmax", "log_softmax"]
@@ -983,6 +983,40 @@ def test_case_077_labels_that_change_meanwhile(compiled):
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("form", ["logits", "dense", "sparse"])
+@pytest.mark.parametrize("c", [10, 100, 3600])  # the last of a W in panels
+def test_case_077_a_label_that_changes_after_the_check(compiled, c, form, monkeypatch):
+    n, d = 70, 300
+    x, W, target = np.ones((n, d)), np.zeros((d, c)), np.zeros(n, np.int32)
+    csr = SimpleNamespace(
+        data=np.ones(n), indices=np.arange(n), indptr=np.arange(n + 1), shape=(n, d)
+    )
+
+    def call():
+        if form == "logits":
+            return compiled.cross_entropy_with_grad(np.zeros((n, c)), target)
+        return compiled.linear_cross_entropy_with_grad(
+            csr if form == "sparse" else x, W, None, target
+        )
+
+    class Meddling:
+        """The compiled module, with a label that changes when a driver is made."""
+
+        def __init__(self, wrong):
+            self.wrong = wrong
+
+        def __getattr__(self, name):
+            if name in ("CrossEntropy", "LinearPass", "SparsePass"):
+                target[66] = self.wrong
+            return getattr(_kernels, name)
+
+    for wrong in (c, -1):
+        target[66] = 0
+        monkeypatch.setattr(ops, "_kernels", Meddling(wrong))
+        with pytest.raises(IndexError, match="at row 66 changed during the call"):
+            call()
 
 
 @each_float

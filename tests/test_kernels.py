@@ -422,6 +422,26 @@ def test_small_cross_entropy_is_that_of_any_size(kernels, rng, dtype, reduction,
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("c", [3, 40])
+def test_a_class_of_weight_0_counts_nothing_however_far_its_logit(kernels, c, soft, dtype):
+    """Smoothing gives each class a share of the target: 0 of infinity here."""
+    x = np.linspace(-1, 1, 2 * c, dtype=dtype).reshape(2, c)
+    x[:, -1] = -np.inf
+    weight = np.ones(c)
+    weight[-1] = 0
+    target = np.eye(c, dtype=dtype)[:2] if soft else np.array([0, 1])
+    options = {"label_smoothing": 0.1, "weight": weight, "reduction": "sum"}
+    result = kernels.cross_entropy_with_grad(x, target, **options)
+    t = (np.eye(c)[:2] * 0.9 + 0.1 / c)[:, :-1]
+    log_p = reference.log_softmax(x[:, :-1].astype(float))
+    assert result.loss == pytest.approx(-(t * log_p).sum(), rel=1e-6)
+    gradient = np.exp(log_p) * t.sum(axis=1, keepdims=True) - t
+    np.testing.assert_allclose(result.dlogits[:, :-1], gradient, atol=1e-6)
+    assert not result.dlogits[:, -1].any()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("d", [1, 2, 3, 7])
 def test_nothing_is_left_of_an_earlier_call(compiled, dtype, d):
     """Rows shorter than a vector are padded in memory that is used again."""

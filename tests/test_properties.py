@@ -28,7 +28,7 @@ from problems import (
 from tolerances import LinearTerms, eps, linear_bound, log_softmax_bound, softmax_bound
 
 import softmax_ext
-from softmax_ext import reference
+from softmax_ext import ops, reference
 
 each_float = pytest.mark.parametrize("dtype", FLOATS)
 
@@ -247,6 +247,23 @@ def softmax_results(kernels, x, target):
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_any_number_of_threads_gives_the_same_bits(compiled, case):
     p = Problem(case)
+    with softmax_ext.num_threads(1):
+        expected = all_results(compiled, p)
+    for n in (2, 3, 8):
+        with softmax_ext.num_threads(n):
+            assert_same_bits(all_results(compiled, p), expected)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["added up by slices", "in the result"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_slices_of_rows_depend_on_the_shape_alone(compiled, order, large, monkeypatch):
+    """Also of so many rows that their number sets the slices; here by lower limits."""
+    monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
+    monkeypatch.setattr(ops, "SLICE_PRODUCTS", 1)
+    monkeypatch.setattr(ops, "SLICE_ROWS", 64)
+    if large:
+        monkeypatch.setattr(ops, "LARGE_BYTES", 1)
+    p = Problem(Case(20_000, 16, 3, "float32", w_order=order))
     with softmax_ext.num_threads(1):
         expected = all_results(compiled, p)
     for n in (2, 3, 8):

@@ -130,6 +130,32 @@ def test_small_problems_are_solved_by_newtons_steps(intercept):
     assert solve(X, y, l2=2.0, intercept=intercept, precondition=False).nfev > 300
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_features_that_never_change_cost_no_passes(dtype):
+    """Without a penalty nothing but the solver's own guess tells how curved they are."""
+    rng = np.random.default_rng(7)
+    X, y = rng.normal(size=(500, 30)) @ rng.normal(size=(30, 30)), rng.integers(0, 10, 500)
+    X = X.astype(dtype)
+    never = np.repeat(np.array([[0, 0, 1]], dtype), 500, axis=0)
+    plain, more = (solve(x, y, dtype=dtype, tol=1e-5) for x in (X, np.hstack([X, never])))
+    assert plain.success
+    assert more.success
+    assert more.nfev <= plain.nfev + 3
+
+
+@pytest.mark.parametrize("precondition", [True, False])
+def test_slopes_lead_on_where_the_objective_shows_no_difference(precondition):
+    """Near the optimum its values drown in rounding long before the gradient does."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(500, 40)), rng.integers(0, 8, 500)
+        loose, tight = (
+            solve(X, y, l2=1.0, tol=tol, precondition=precondition) for tol in (1e-9, 1e-12)
+        )
+        assert tight.success
+        assert tight.nfev <= 2 * loose.nfev
+
+
 def test_l1_takes_few_passes_however_the_features_are_scaled():
     rng = np.random.default_rng(9)
     X, y = make_data(n=2000, d=20, c=4)
