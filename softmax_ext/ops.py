@@ -240,9 +240,8 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            result = _apart(out, a)
-            if result is not out and out.flags.aligned and same_place(a, out):
-                result = out
+            in_place = _kernels.overlap(out, a) and out.flags.aligned and same_place(a, out)
+            result = out if in_place else _apart(out, a)
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
         if 0 in over:
