@@ -3,12 +3,15 @@
 #   VENV    where it is                               make test VENV=.venv-3.12
 #   ARGS    further arguments of the command run      make test ARGS="-k softmax"
 #   WITH    torch: test with PyTorch, where it comes  make test WITH=torch
+#   SYSTEM  no: install nothing with apt-get          make test SYSTEM=no
 #   TIER    kernels, package or project: only these   make test TIER=kernels
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 WITH   ?=
+SYSTEM ?= yes
+export SYSTEM
 TIER   ?=
 
 python := $(VENV)/bin/python

@@ -4,7 +4,7 @@ Everything else is in pyproject.toml. src/ holds C sources, not a Python package
 """
 
 import os
-import platform
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,25 +17,27 @@ from setuptools.command.build_ext import build_ext
 # a*b + c may become one fused operation in the leaves, and nothing else may be reordered;
 # -fno-trapping-math and -fno-math-errno only say that nobody reads the exception flags and errno.
 LEAF_FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-trapping-math", "-fno-math-errno"]
-COMMON_FLAGS = ["-O3", "-fvisibility=hidden"]
+# A section for each function, so that --gc-sections can leave out those that nobody calls.
+COMMON_FLAGS = ["-O3", "-fvisibility=hidden", "-ffunction-sections"]
 
-# One stub per instruction set: src/smx_<name>.c with these flags.
-X86_64 = {
-    "baseline": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
-}
+# One stub per instruction set: src/smx_<name>.c with these flags. Which processor it is for is
+# asked of the compiler, as in src/smx_cpu.c: a cross compiler's is not this machine's.
 TABLES = {
-    "x86_64": X86_64,
-    "amd64": X86_64,
-    "aarch64": {"baseline": [], "neon": []},
-    "arm64": {"baseline": [], "neon": []},
-}.get(platform.machine().lower(), {"baseline": []})
+    "__x86_64__": {
+        "baseline": [],
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
+    },
+    "__aarch64__": {"baseline": [], "neon": []},
+}
 
 NO_COMPILER = (
-    "softmax_ext needs a C compiler (GCC 12 or newer, or Clang) and the Python headers to build: "
-    "on Debian and Ubuntu `apt-get install gcc python3-dev`, on Fedora `dnf install gcc "
-    "python3-devel`. The compiler's own message: {}"
+    "softmax_ext needs a C compiler (GCC 12 or newer, or Clang) to build: on Debian and Ubuntu "
+    "`apt-get install gcc`, on Fedora `dnf install gcc`; CC names another. Asked of {}: {}"
+)
+NO_HEADERS = (
+    "softmax_ext needs the headers of Python to build, and {} does not find Python.h: on Debian "
+    "and Ubuntu `apt-get install python3-dev`, on Fedora `dnf install python3-devel`"
 )
 
 
@@ -43,29 +45,56 @@ class BuildWithLeaves(build_ext):
     """Compiles each stub with its own flags, then the extension with them linked in."""
 
     def build_extension(self, ext):
+        tables = self.tables()
+
         def compile_stub(name):
             return self.compiler.compile(
                 [f"src/smx_{name}.c"],
                 output_dir=self.build_temp,
                 include_dirs=["src"],
-                extra_postargs=COMMON_FLAGS + LEAF_FLAGS + TABLES[name],
+                extra_postargs=COMMON_FLAGS + LEAF_FLAGS + tables[name],
                 depends=ext.depends,
             )
 
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for objects in pool.map(compile_stub, tables):
+                ext.extra_objects += objects
+        super().build_extension(ext)
+
+    def tables(self):
+        """The stubs for the compiler's processor; SystemExit where nothing can be compiled."""
+        command = getattr(self.compiler, "compiler_so", None)  # MSVC has none
+        if command is None:
+            raise SystemExit(NO_COMPILER.format(self.compiler.compiler_type, "not GCC or Clang"))
         try:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for objects in pool.map(compile_stub, TABLES):
-                    ext.extra_objects += objects
-            super().build_extension(ext)
-        except Exception as error:
-            raise SystemExit(NO_COMPILER.format(error)) from error
+            macros = preprocess(command, "", "-dM")
+        except OSError as error:
+            raise SystemExit(NO_COMPILER.format(command[0], error)) from error
+        except subprocess.CalledProcessError as error:
+            why = error.stderr.strip() or f"exit status {error.returncode}"
+            raise SystemExit(NO_COMPILER.format(command[0], why)) from error
+        try:
+            folders = [f"-I{folder}" for folder in self.compiler.include_dirs]
+            preprocess(command, "#include <Python.h>\n", *folders)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"{NO_HEADERS.format(command[0])}\n{error.stderr}") from error
+        processors = [TABLES[name] for name in TABLES if f"#define {name} 1\n" in macros]
+        return processors[0] if processors else {"baseline": []}
+
+
+def preprocess(command, source, *options):
+    """What the compiler's preprocessor makes of a source."""
+    return subprocess.run(
+        [*command, *options, "-E", "-x", "c", "-"],
+        input=source, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
 
 
 extension = Extension(
     "softmax_ext._kernels",
-    ["softmax_ext/_kernels.pyx", "src/smx_cpu.c"],
+    ["softmax_ext/_kernels.pyx", "src/smx_cpu.c", "src/smx_pool.c"],
     include_dirs=["src", numpy.get_include()],
-    depends=[str(p) for p in sorted(Path("src").glob("smx*"))] + ["softmax_ext/_sparse.pxi"],
+    depends=sorted(map(str, [*Path("src").glob("smx*"), *Path("softmax_ext").glob("*.px[di]")])),
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("SMX_LEAF_FLAGS", '"{}"'.format(" ".join(LEAF_FLAGS))),

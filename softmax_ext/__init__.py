@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .config import show_config
     from .model import SoftmaxModel
     from .solvers import FitResult, fit_lbfgs
-    from .trainer import (
+    from .training import (
         History,
         HistoryRow,
         StopTraining,
@@ -50,13 +50,13 @@ _EXTRAS = ("torch",)
 # Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
 _LAZY = {
     "FitResult": "solvers",
-    "History": "trainer",
-    "HistoryRow": "trainer",
+    "History": "training",
+    "HistoryRow": "training",
     "SoftmaxModel": "model",
-    "StopTraining": "trainer",
-    "Trainer": "trainer",
-    "TrainingEvent": "trainer",
-    "TrainingInterrupted": "trainer",
+    "StopTraining": "training",
+    "Trainer": "training",
+    "TrainingEvent": "training",
+    "TrainingInterrupted": "training",
     "fit_lbfgs": "solvers",
     "show_config": "config",
 }

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import NoReturn, TextIO
+from typing import IO, Any, NoReturn, TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _MAX_LINKS = 40  # that Linux follows from one name
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
@@ -28,7 +32,7 @@ _CANNOT_SYNC = {errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL, errno.ENOT
 
 def open_without_waiting(path: str, flags: int) -> int:
     """Opener with which a FIFO that nobody writes to cannot hang us."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def regular_target(path: str | os.PathLike[str]) -> str | None:
@@ -125,7 +129,7 @@ def _create(start: str, mode: int) -> io.BufferedWriter:
         opener = functools.partial(os.open, mode=mode)
         file = open(temporary, "xb", opener=opener)  # noqa: SIM115  (the caller closes it)
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file, wait=True)
         if os.path.exists(temporary):
             return file
         file.close()  # taken for abandoned in the moment before its lock
@@ -142,12 +146,21 @@ def _remove_abandoned(folder: str, start: str) -> None:
 def _remove_unlocked(path: str) -> None:
     # For writing, without which network file systems give no such lock.
     with contextlib.suppress(OSError), open(path, "r+b", opener=open_without_waiting) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file, wait=False)
         os.unlink(path)
+
+
+def _lock(file: IO[Any], *, wait: bool) -> None:
+    """Lock a file until it is closed; OSError where there are no locks, or another has this."""
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), file.name)
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _make_like(descriptor: int, old: os.stat_result) -> None:
     """Give a file the owner, group and mode of another, as far as that is allowed."""
+    if not hasattr(os, "fchown"):  # Windows
+        return
     for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
         with contextlib.suppress(OSError):
             os.fchown(descriptor, owner, group)

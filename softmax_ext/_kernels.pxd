@@ -6,6 +6,7 @@ cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
     enum: SMX_STATS, SMX_PROB, SMX_LOG, SMX_LSE
     enum: SMX_REAL, SMX_F32, SMX_U8, SMX_SPARSE_AHEAD
+    enum: SMX_SMALL_BLOCK
 
     ctypedef struct smx_ahead:
         const void *const *rows

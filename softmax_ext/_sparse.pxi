@@ -19,16 +19,12 @@ cdef struct Entries:
     idx *at
 
 
-cdef Entries take_entries(Scratch s, idx rows, idx size) noexcept:
+cdef Entries lay_out_entries(size_t *at, idx rows, idx size) noexcept nogil:
     cdef Entries e
-    e.col = <idx *>s.take((PIECE + SMX_SPARSE_AHEAD) * sizeof(idx))
-    e.val = s.take(PIECE * size)
-    e.at = <idx *>s.take((rows + 1) * sizeof(idx))
+    e.col = <idx *>place(at, (PIECE + SMX_SPARSE_AHEAD) * sizeof(idx))
+    e.val = place(at, PIECE * size)
+    e.at = <idx *>place(at, (rows + 1) * sizeof(idx))
     return e
-
-
-cdef idx entries_bytes(idx rows, idx size) noexcept:
-    return (PIECE + SMX_SPARSE_AHEAD + rows + 1) * <idx>sizeof(idx) + PIECE * size + 256
 
 
 cdef struct Place:
@@ -36,48 +32,53 @@ cdef struct Place:
     idx row, done
 
 
+cdef struct SparseBlock:
+    # Work arrays for one block of rows of a SparsePass.
+    Rows rows
+    Entries e
+    void *L
+    void *R
+    void *mx
+    void *ls
+    void *scale
+
+
 @cython.final
-cdef class SparsePass(LinearPass):
-    """One pass over the rows of a CSR matrix, block by block, logits never whole.
+cdef class SparsePass(Pass):
+    """A pass over a CSR matrix.
 
     data: (nnz,) float32, float64 or uint8. indices: (nnz,) int32 or int64. indptr: (N + 1,) of any
-    integer dtype. All native and contiguous. The rest is as for LinearPass, without dX.
+    integer dtype. All native and contiguous.
     """
     cdef cnp.ndarray data, indices, indptr
     cdef Scratch w_scratch
     cdef const void *w_rows
     cdef int number_type, ptr_code
     cdef bint wide
-    cdef idx n_rows, nnz, width, ld_w, index_size, data_size
+    cdef idx nnz, width, ld_w, ldl, index_size, data_size
 
-    def __init__(self, str isa, int job, cnp.ndarray data, cnp.ndarray indices, cnp.ndarray indptr,
-                 cnp.ndarray W, cnp.ndarray b, double x_scale, cnp.ndarray rows, Target target,
-                 cnp.ndarray out, cnp.ndarray losses):
+    def __init__(self, str isa, int purpose, cnp.ndarray data, cnp.ndarray indices,
+                 cnp.ndarray indptr, cnp.ndarray W, cnp.ndarray b, double x_scale,
+                 cnp.ndarray rows, Target target, cnp.ndarray out, cnp.ndarray losses):
         cdef int code = code_of(data)
-        self.f64 = cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT64
-        self.k = leaves_of(isa, self.f64)
-        self.job, self.x_scale = job, x_scale
-        self.W, self.b, self.rows = W, b, rows
+        Pass.__init__(self, isa, purpose, indptr.shape[0] - 1, W, b, x_scale, rows, target, out,
+                      losses)
         self.data, self.indices, self.indptr = data, indices, indptr
-        self.t, self.out, self.losses = target, out, losses
-        self.size = 8 if self.f64 else 4
-        self.d, self.c = W.shape[0], W.shape[1]
-        self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
-        self.n_rows, self.nnz = indptr.shape[0] - 1, indices.shape[0]
+        self.nnz = indices.shape[0]
         self.number_type = (SMX_U8 if code == U8 else SMX_F32 if code == F32 and self.f64
                             else SMX_REAL)
         self.data_size, self.index_size = data.itemsize, indices.itemsize
         self.wide = self.index_size == 8
         self.ptr_code = code_of(indptr)
-        self.panelled = False
         self.row_block = self.k.row_block if self.c <= 64 else 256
         self.width = max(self.c, self.k.lanes)
+        self.ldl = self.row_block + (16 if self.c > 64 else 0)
         if self.as_rows(W):
             self.w_rows = cnp.PyArray_DATA(W)
             self.ld_w = W.strides[0] // self.size
         else:
             self.w_scratch = Scratch(self.d * self.width * self.size)
-            self.w_rows = self.w_scratch.take(self.d * self.width * self.size)
+            self.w_rows = self.w_scratch.at
             self.ld_w = self.width
             with nogil:
                 if self.f64:
@@ -161,39 +162,62 @@ cdef class SparsePass(LinearPass):
                                  R + first * self.width, self.width)
         return True
 
-    def run(self, idx lo, idx hi, Accumulator acc=None):
-        """Rows lo to hi of the selection, without gradients.
+    cdef idx lay_out(self, size_t at, SparseBlock *w) noexcept nogil:
+        """The work arrays of a block, from `at` on; their size if that is 0."""
+        cdef idx rb = self.row_block, size = self.size
+        w.L = place(&at, self.ldl * self.c * size)
+        w.R = place(&at, rb * self.width * size)
+        w.mx = place(&at, rb * size)
+        w.ls = place(&at, rb * size)
+        w.scale = place(&at, rb * size)
+        w.rows = lay_out_rows(&at, rb)
+        w.e = lay_out_entries(&at, rb, size)
+        return at
+
+    def run(self, idx work, int threads):
+        """All rows, without gradients; `work`: multiplications that take as long as a row.
 
         Returns (loss sum, n_correct, position of a bad label or -1, of a bad row or -1).
         """
-        if self.f64:
-            return self._run_forward[double](lo, hi, NULL)
-        return self._run_forward[float](lo, hi, NULL)
+        cdef SparseBlock w
+        self.step = self.forward_step(work)
+        self.begin()
+        threads = self.worth(threads, work)
+        self.run_rows((self.n + self.step - 1) // self.step, threads, 0,
+                      self.lay_out(0, &w))
+        return self.total.loss, self.total.n_correct, self.total.bad, self.total.bad_row
 
-    cdef _run_forward(self, idx lo, idx hi, real *tag):
-        cdef SparseBlock w = SparseBlock(self)
-        cdef LinearPass base = self  # Cython finds inherited fused methods only so
-        cdef real *losses = NULL if self.losses is None else <real *>cnp.PyArray_DATA(self.losses)
-        cdef idx at = lo, n, n_correct = 0, bad = -1, bad_row = -1
-        cdef double total = 0
-        with nogil:
-            while at < hi:
-                n = self.next_block(&at, hi, &w.rows, &bad)
-                if bad >= 0:
-                    break
-                if n == 0:
-                    continue
-                if not self.logits_rows[real](n, &w.rows, &w.e, <real *>w.R, &bad_row):
-                    bad_row = w.rows.place[bad_row]
-                    break
-                self.k.transpose(n, self.c, w.R, self.width, w.L, w.ldl)
-                if self.job < LOSS:
-                    base.emit[real](at - n, n, <real *>w.L, w.ldl, <real *>w.mx, &w.rows)
-                    continue
-                total += base.losses_of[real](n, w.rows, <real *>w.L, w.ldl, <real *>w.mx,
-                                              <real *>w.ls, <real *>w.scale, losses)
-                n_correct += count_correct(self.t, n, &w.rows)
-        return total, n_correct, bad, bad_row
+    cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
+        cdef SparseBlock w
+        cdef Result *result = &self.results[slot]
+        cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
+        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
+        self.lay_out(scratch, &w)
+        memset(w.L, 0, self.ldl * self.c * self.size)
+        if self.f64:
+            self.run_blocks[double](lo, hi, &w, result, NULL)
+        else:
+            self.run_blocks[float](lo, hi, &w, result, NULL)
+
+    cdef void run_blocks(self, idx lo, idx hi, SparseBlock *w, Result *result,
+                         real *tag) noexcept nogil:
+        cdef idx at = lo, n
+        while at < hi:
+            n = self.next_block(&at, hi, &w.rows, &result.bad)
+            if result.bad >= 0:
+                return
+            if n == 0:
+                continue
+            if not self.logits_rows[real](n, &w.rows, &w.e, <real *>w.R, &result.bad_row):
+                result.bad_row = w.rows.place[result.bad_row]
+                return
+            self.k.transpose(n, self.c, w.R, self.width, w.L, self.ldl)
+            if self.purpose < LOSS:
+                emit[real](self, at - n, n, False, <real *>w.L, self.ldl, <real *>w.mx, &w.rows)
+                continue
+            result.loss += losses_of[real](self, n, &w.rows, False, <real *>w.L, self.ldl,
+                                           <real *>w.mx, <real *>w.ls, <real *>w.scale)
+            result.n_correct += count_correct(self.t, n, &w.rows)
 
     def first_bad(self):
         """Go over indptr and indices of the selected rows.
@@ -201,14 +225,17 @@ cdef class SparsePass(LinearPass):
         Returns (row, entry): the first row that is wrong, and which entry's index is, or -1 if it
         is indptr; (-1, -1) if all is well.
         """
-        cdef idx n = self.n_rows if self.rows is None else self.rows.shape[0]
-        cdef Scratch s = Scratch(entries_bytes(1, self.size))
-        cdef Entries e = take_entries(s, 1, self.size)
+        cdef size_t at_entries = 0
+        cdef Entries e = lay_out_entries(&at_entries, 1, self.size)
+        cdef Scratch s = Scratch(at_entries)
+        cdef idx n = self.n
         cdef idx i, row, bad = -1
         cdef Place at
         cdef int64_t begin, end, c
         cdef idx ptr_size = cnp.PyArray_ITEMSIZE(self.indptr)
         cdef const char *ptr = <const char *>cnp.PyArray_DATA(self.indptr)
+        at_entries = <size_t>s.at
+        e = lay_out_entries(&at_entries, 1, self.size)
         with nogil:
             for i in range(n):
                 row = i if self.pick == NULL else self.pick[i]
@@ -231,35 +258,7 @@ cdef class SparsePass(LinearPass):
 
 
 @cython.final
-cdef class SparseBlock:
-    """Work arrays for one block of rows of a SparsePass."""
-    cdef Scratch s
-    cdef Rows rows
-    cdef Entries e
-    cdef void *L
-    cdef void *R
-    cdef void *mx
-    cdef void *ls
-    cdef void *scale
-    cdef idx ldl
-
-    def __cinit__(self, SparsePass p):
-        cdef idx rb = p.row_block, size = p.size
-        self.ldl = rb + (16 if p.c > 64 else 0)
-        self.s = Scratch((self.ldl * p.c + rb * p.width) * size + rb * (ROWS_BYTES + 3 * size)
-                         + entries_bytes(rb, size) + 2048)
-        self.L = self.s.take(self.ldl * p.c * size)
-        memset(self.L, 0, self.ldl * p.c * size)
-        self.R = self.s.take(rb * p.width * size)
-        self.mx = self.s.take(rb * size)
-        self.ls = self.s.take(rb * size)
-        self.scale = self.s.take(rb * size)
-        self.rows = take_rows(self.s, rb)
-        self.e = take_entries(self.s, rb, size)
-
-
-@cython.final
-cdef class SparseGradient:
+cdef class SparseGradient(RowsJob):
     """The gradient pass over a CSR matrix, in parts of several strips of rows.
 
     A part goes through two steps, each of which may run on several threads: losses and their
@@ -269,175 +268,192 @@ cdef class SparseGradient:
     `most_rows` rows that sum starts anew, for it would lose float32's small gradients.
     """
     cdef SparsePass p
-    cdef cnp.ndarray dW
+    cdef cnp.ndarray dW, db
     cdef Scratch s, g_scratch, total_scratch, acc_scratch
     cdef char *G
     cdef idx *kept          # the rows of each strip that count, and how many there are
     cdef idx *n_kept
-    cdef double *db         # a sum for each strip, and the sum of all
-    cdef char *total
+    cdef idx *bounds        # of the ranges of columns
+    cdef double *sums       # of G: of each strip, and then of all
+    cdef char *total_dW
     cdef char *acc
-    cdef idx ld_total, n, strip_rows, strips_at_once, at, most
-    cdef bint with_db
-    cdef list bounds
-    cdef readonly idx n_strips
+    cdef idx ld_total, strip_rows, strips_at_once, at, most, n_strips, n_ranges
+    cdef Step step
     cdef readonly bint in_parts  # whether there is more than one
 
-    def __init__(self, SparsePass p, cnp.ndarray dW, bint with_db, idx strip_rows, idx most_rows,
+    def __init__(self, SparsePass p, cnp.ndarray dW, cnp.ndarray db, idx strip_rows, idx most_rows,
                  list bounds):
-        cdef idx width = p.width, size = p.size, g_bytes
-        self.p, self.dW, self.with_db, self.strip_rows = p, dW, with_db, strip_rows
-        self.bounds = bounds
-        self.n = p.n_rows if p.rows is None else p.rows.shape[0]
+        cdef idx width = p.width, size = p.size, g_bytes, i
+        cdef size_t at
+        self.p, self.dW, self.db, self.strip_rows = p, dW, db, strip_rows
         g_bytes = strip_rows * width * size
         self.strips_at_once = min(max(1, PART_BYTES // g_bytes),
-                                  (self.n + strip_rows - 1) // strip_rows)
+                                  (p.n + strip_rows - 1) // strip_rows)
         self.most = max(1, most_rows // strip_rows) * strip_rows
-        self.in_parts = self.n > min(self.most, self.strips_at_once * strip_rows)
+        self.in_parts = p.n > min(self.most, self.strips_at_once * strip_rows)
         self.at = self.n_strips = 0
+        self.n_ranges = len(bounds) - 1
         self.g_scratch = Scratch(self.strips_at_once * g_bytes)
-        self.G = <char *>self.g_scratch.take(self.strips_at_once * g_bytes)
-        self.s = Scratch((self.strips_at_once * (strip_rows + 1 + p.c) + p.c) * 8 + 512)
-        self.kept = <idx *>self.s.take(self.strips_at_once * strip_rows * 8)
-        self.n_kept = <idx *>self.s.take(self.strips_at_once * 8)
-        self.db = <double *>self.s.take((self.strips_at_once + 1) * p.c * 8)
-        memset(self.db, 0, (self.strips_at_once + 1) * p.c * 8)
+        self.G = self.g_scratch.at
+        self.s = Scratch(self.lay_out_rows_kept(0))
+        self.lay_out_rows_kept(<size_t>self.s.at)
+        for i in range(self.n_ranges + 1):
+            self.bounds[i] = bounds[i]
+        memset(self.sums, 0, (self.strips_at_once + 1) * p.c * 8)
         if p.as_rows(dW):
-            self.total = <char *>cnp.PyArray_DATA(dW)
+            self.total_dW = <char *>cnp.PyArray_DATA(dW)
             self.ld_total = dW.strides[0] // size
         else:
             self.total_scratch = Scratch(p.d * width * size)
-            self.total = <char *>self.total_scratch.take(p.d * width * size)
-            memset(self.total, 0, p.d * width * size)
+            self.total_dW = self.total_scratch.at
+            memset(self.total_dW, 0, p.d * width * size)
             self.ld_total = width
-        if self.n > self.most:
+        if p.n > self.most:
             self.acc_scratch = Scratch(p.d * width * size)
-            self.acc = <char *>self.acc_scratch.take(p.d * width * size)
+            self.acc = self.acc_scratch.at
             memset(self.acc, 0, p.d * width * size)
 
-    def clear(self):
-        """Set dW to 0, after the losses of the first part: its rows are well."""
-        if self.at == 0 and self.total_scratch is None:
-            self.dW[...] = 0
+    cdef idx lay_out_rows_kept(self, size_t at) noexcept:
+        self.kept = <idx *>place(&at, self.strips_at_once * self.strip_rows * sizeof(idx))
+        self.n_kept = <idx *>place(&at, self.strips_at_once * sizeof(idx))
+        self.sums = <double *>place(&at, (self.strips_at_once + 1) * self.p.c * sizeof(double))
+        self.bounds = <idx *>place(&at, (self.n_ranges + 1) * sizeof(idx))
+        return at
 
-    def next_part(self):
+    def run(self, int threads):
+        """All rows.
+
+        Returns (loss sum, n_correct, position of a bad label or -1, of a bad row or -1).
+        """
+        cdef double loss = 0
+        cdef idx n_correct = 0, strip, j, c = self.p.c
+        cdef double *all_sums = self.sums + self.strips_at_once * c
+        while self.next_part():
+            self.go(LOSSES, self.n_strips, threads)
+            loss += self.total.loss
+            n_correct += self.total.n_correct
+            if self.total.bad < 0 and self.total.bad_row < 0:
+                if self.at == 0 and self.total_scratch is None:  # the first rows are right
+                    self.dW[...] = 0
+                self.go(GRADIENTS, self.n_ranges, threads)
+            if self.total.bad >= 0 or self.total.bad_row >= 0:
+                return loss, n_correct, self.total.bad, self.total.bad_row
+            for strip in range(self.n_strips):
+                for j in range(c):
+                    all_sums[j] += self.sums[strip * c + j]
+        if self.total_scratch is not None:
+            if self.p.f64:
+                self.put_dW[double](NULL)
+            else:
+                self.put_dW[float](NULL)
+        elif self.p.n == 0:
+            self.dW[...] = 0
+        if self.db is not None:
+            put_bias_gradient(self.p, all_sums, self.db)
+        return loss, n_correct, -1, -1
+
+    cdef bint next_part(self) noexcept:
         """Go on to the next part; False when there is none."""
+        cdef idx end
         self.at += self.n_strips * self.strip_rows
-        if self.at >= self.n:
+        if self.at >= self.p.n:
             return False
-        cdef idx end = min(self.n, self.at + self.strips_at_once * self.strip_rows)
+        end = min(self.p.n, self.at + self.strips_at_once * self.strip_rows)
         end = min(end, (self.at // self.most + 1) * self.most)
         self.n_strips = (end - self.at + self.strip_rows - 1) // self.strip_rows
         return True
 
-    def losses(self, idx strip):
-        """Loss sum and number of correct rows of a strip, position of a bad label or -1, of a bad
-        row or -1."""
-        if self.p.f64:
-            return self._losses[double](strip, NULL)
-        return self._losses[float](strip, NULL)
+    cdef go(self, Step step, idx n_slices, int threads):
+        cdef SparseBlock w
+        cdef size_t at = 0
+        self.step = step
+        self.begin()
+        if step == LOSSES:
+            at = self.p.lay_out(0, &w)
+        else:
+            lay_out_entries(&at, self.strip_rows, self.p.size)
+        self.run_rows(n_slices, threads, 0, at)
 
-    cdef _losses(self, idx strip, real *tag):
-        cdef SparsePass p = self.p
-        cdef LinearPass base = p
-        cdef SparseBlock w = SparseBlock(p)
-        cdef real *losses = NULL if p.losses is None else <real *>cnp.PyArray_DATA(p.losses)
+    cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
+        cdef SparseBlock w
+        cdef Entries e
+        cdef Result *result = &self.results[slot]
+        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
+        if self.step == LOSSES:
+            self.p.lay_out(scratch, &w)
+            memset(w.L, 0, self.p.ldl * self.p.c * self.p.size)
+            if self.p.f64:
+                self.losses[double](i, &w, result, NULL)
+            else:
+                self.losses[float](i, &w, result, NULL)
+            return
+        e = lay_out_entries(&scratch, self.strip_rows, self.p.size)
+        if self.p.f64:
+            self.gradients[double](self.bounds[i], self.bounds[i + 1], &e, result, NULL)
+        else:
+            self.gradients[float](self.bounds[i], self.bounds[i + 1], &e, result, NULL)
+
+    cdef void losses(self, idx strip, SparseBlock *w, Result *result, real *tag) noexcept nogil:
+        """Losses of a strip of rows, their gradients to G, and the rows that count to `kept`."""
+        cdef idx c = self.p.c, width = self.p.width, ldl = self.p.ldl
         cdef real *L = <real *>w.L
         cdef real *G
-        cdef double *db = self.db + strip * p.c
+        cdef double *sums = self.sums + strip * c
         cdef idx *kept = self.kept + strip * self.strip_rows
-        cdef idx at = self.at + strip * self.strip_rows, hi = min(self.n, at + self.strip_rows)
-        cdef idx n, r, j, count = 0, n_correct = 0, bad = -1, bad_row = -1
-        cdef double total = 0
-        with nogil:
-            memset(db, 0, p.c * 8)
-            while at < hi:
-                n = p.next_block(&at, hi, &w.rows, &bad)
-                if bad >= 0:
-                    break
-                if n == 0:
-                    continue
-                G = <real *>self.G + (strip * self.strip_rows + count) * p.width
-                if not p.logits_rows[real](n, &w.rows, &w.e, G, &bad_row):
-                    bad_row = w.rows.place[bad_row]
-                    break
-                p.k.transpose(n, p.c, G, p.width, L, w.ldl)
-                total += base.losses_of[real](n, w.rows, L, w.ldl, <real *>w.mx, <real *>w.ls,
-                                              <real *>w.scale, losses)
-                n_correct += count_correct(p.t, n, &w.rows)
-                if self.with_db:
-                    p.k.add_sums(n, p.c, L, w.ldl, db)
-                p.k.transpose(p.c, n, L, w.ldl, G, p.width)
-                for r in range(n):
-                    kept[count + r] = w.rows.a[r]
-                    for j in range(p.c, p.width):
-                        G[r * p.width + j] = 0
-                count += n
-            self.n_kept[strip] = count
-        return total, n_correct, bad, bad_row
+        cdef idx at = self.at + strip * self.strip_rows, hi = min(self.p.n, at + self.strip_rows)
+        cdef idx n, r, j, count = 0
+        memset(sums, 0, c * 8)
+        while at < hi:
+            n = self.p.next_block(&at, hi, &w.rows, &result.bad)
+            if result.bad >= 0:
+                break
+            if n == 0:
+                continue
+            G = <real *>self.G + (strip * self.strip_rows + count) * width
+            if not self.p.logits_rows[real](n, &w.rows, &w.e, G, &result.bad_row):
+                result.bad_row = w.rows.place[result.bad_row]
+                break
+            self.p.k.transpose(n, c, G, width, L, ldl)
+            result.loss += losses_of[real](self.p, n, &w.rows, False, L, ldl, <real *>w.mx,
+                                           <real *>w.ls, <real *>w.scale)
+            result.n_correct += count_correct(self.p.t, n, &w.rows)
+            if self.db is not None:
+                self.p.k.add_sums(n, c, L, ldl, sums)
+            self.p.k.transpose(c, n, L, ldl, G, width)
+            for r in range(n):
+                kept[count + r] = w.rows.a[r]
+                for j in range(c, width):
+                    G[r * width + j] = 0
+            count += n
+        self.n_kept[strip] = count
 
-    def gradients(self, idx i):
-        """The part's gradient for the features of a range; False if the matrix has changed."""
-        if self.p.f64:
-            return self._gradients[double](self.bounds[i], self.bounds[i + 1], NULL)
-        return self._gradients[float](self.bounds[i], self.bounds[i + 1], NULL)
-
-    cdef _gradients(self, idx lo, idx hi, real *tag):
-        cdef SparsePass p = self.p
-        cdef Scratch s = Scratch(entries_bytes(self.strip_rows, p.size))
-        cdef Entries e = take_entries(s, self.strip_rows, p.size)
-        cdef real *total = <real *>self.total
+    cdef void gradients(self, idx lo, idx hi, Entries *e, Result *result,
+                        real *tag) noexcept nogil:
+        """The part's gradient for the features lo to hi."""
+        cdef idx width = self.p.width
+        cdef real *total = <real *>self.total_dW
         cdef real *acc = total if self.acc == NULL else <real *>self.acc
-        cdef idx ld = self.ld_total if self.acc == NULL else p.width
-        cdef idx strip, first, n, i, j, bad = -1
+        cdef idx ld = self.ld_total if self.acc == NULL else width
+        cdef idx strip, first, n, i, j
         cdef idx end = self.at + self.n_strips * self.strip_rows
         cdef Place at
-        with nogil:
-            for strip in range(self.n_strips):
-                at.row, at.done = 0, 0
-                while at.row < self.n_kept[strip] and bad < 0:
-                    first = at.row
-                    n = p.load(self.kept + strip * self.strip_rows, self.n_kept[strip], &at, lo, hi,
-                               False, &e, &bad)
-                    p.k.sparse_outer(
-                        n, p.width, e.at, e.col, e.val,
-                        <real *>self.G + (strip * self.strip_rows + first) * p.width, p.width,
-                        acc, ld)
-            if self.acc != NULL and (end % self.most == 0 or end >= self.n):
-                for i in range(lo, hi):
-                    for j in range(p.c):
-                        total[i * self.ld_total + j] += acc[i * p.width + j]
-                    for j in range(p.width):
-                        acc[i * p.width + j] = 0
-        return bad < 0
-
-    def finish_part(self):
-        """The strips' parts of db."""
-        cdef idx strip, j
         for strip in range(self.n_strips):
-            for j in range(self.p.c):
-                self.db[self.strips_at_once * self.p.c + j] += self.db[strip * self.p.c + j]
+            at.row, at.done = 0, 0
+            while at.row < self.n_kept[strip] and result.bad_row < 0:
+                first = at.row
+                n = self.p.load(self.kept + strip * self.strip_rows, self.n_kept[strip], &at, lo,
+                                hi, False, e, &result.bad_row)
+                self.p.k.sparse_outer(
+                    n, width, e.at, e.col, e.val,
+                    <real *>self.G + (strip * self.strip_rows + first) * width, width, acc, ld)
+        if self.acc != NULL and (end % self.most == 0 or end >= self.p.n):
+            for i in range(lo, hi):
+                for j in range(self.p.c):
+                    total[i * self.ld_total + j] += acc[i * width + j]
+                for j in range(width):
+                    acc[i * width + j] = 0
 
-    def finish(self, cnp.ndarray db):
-        """dW, where it is not there yet, and db, after the last part."""
-        cdef idx j
-        cdef double *sums = self.db + self.strips_at_once * self.p.c
-        if self.total_scratch is not None:
-            if self.p.f64:
-                self._finish[double](NULL)
-            else:
-                self._finish[float](NULL)
-        elif self.n == 0:
-            self.dW[...] = 0
-        if db is not None:
-            for j in range(self.p.c):
-                if self.p.f64:
-                    (<double *>cnp.PyArray_GETPTR1(db, j))[0] = sums[j]
-                else:
-                    (<float *>cnp.PyArray_GETPTR1(db, j))[0] = <float>sums[j]
-
-    cdef void _finish(self, real *tag) noexcept:
-        cdef SparsePass p = self.p
-        scatter[real](p.k, p.d, p.c, <real *>self.total, p.width, 1,
+    cdef void put_dW(self, real *tag) noexcept:
+        scatter[real](self.p.k, self.p.d, self.p.c, <real *>self.total_dW, self.p.width, 1,
                       <char *>cnp.PyArray_DATA(self.dW), cnp.PyArray_STRIDES(self.dW)[0],
                       cnp.PyArray_STRIDES(self.dW)[1])

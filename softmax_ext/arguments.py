@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.exceptions import AxisError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _kernels
+from .errors import ArgumentTypeError, ArgumentValueError
 from .results import LinearCrossEntropyResult
 
 Array: TypeAlias = NDArray[Any]
@@ -28,39 +29,67 @@ def as_array(name: str, value: Any) -> Array:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{name}: a masked array came, a plain one was wanted; use .filled() or .compressed()"
         )
     if hasattr(value, "indptr") and hasattr(value, "indices"):
-        raise TypeError(f"{name}: a sparse matrix came, a dense array was wanted; use .toarray()")
+        raise ArgumentTypeError(
+            f"{name}: a sparse matrix came, a dense array was wanted; use .toarray()"
+        )
     if hasattr(value, "tocsr"):
         how = ".tocsr()" if name == "X" else ".toarray()"
-        raise TypeError(f"{name}: {type(value).__name__} came, which is no array; use {how}")
+        raise ArgumentTypeError(
+            f"{name}: {type(value).__name__} came, which is no array; use {how}"
+        )
     return np.asarray(value)
 
 
 def as_floating(name: str, value: Any, *, half: bool = False) -> Array:
-    """`value` as native float32 or float64 (`half`: float16 too); integers become float64."""
+    """`value` as native, aligned float32 or float64 (`half`: float16 too); integers become
+    float64."""
     a = as_array(name, value)
     kind, size = a.dtype.kind, a.dtype.itemsize
     if kind in "iub":
         return a.astype(np.float64)
     if kind != "f" or size > 8 or (size == 2 and not half):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{name}: dtype {a.dtype} came, "
             f"{'float16, ' if half else ''}float32, float64 or integers were wanted"
         )
-    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+    return a if a.dtype.isnative and a.flags.aligned else a.astype(a.dtype.newbyteorder("="))
+
+
+def as_reals(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Real numbers of one shape as they are if native float32 or float64, else as float64."""
+    a = as_array(name, value)
+    if a.dtype.kind not in "iubf" or a.dtype.itemsize > 8:
+        raise ArgumentTypeError(f"{name}: dtype {a.dtype} came, real numbers were wanted")
+    if a.shape != shape:
+        raise ArgumentValueError(f"{name}: shape {a.shape} came, {shape} was wanted")
+    return a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
 
 
 def as_weights(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Weights: any real dtype, as contiguous float64 of one shape."""
-    a = as_array(name, value)
-    if a.dtype.kind not in "iubf" or a.dtype.itemsize > 8:
-        raise TypeError(f"{name}: dtype {a.dtype} came, real numbers were wanted")
-    if a.shape != shape:
-        raise ValueError(f"{name}: shape {a.shape} came, {shape} was wanted")
-    return np.ascontiguousarray(a, np.float64)
+    return as_plain(as_reals(name, value, shape), np.float64)
+
+
+def as_row_weights(name: str, value: Any, n: int) -> Array:
+    """Weights of the n rows of a fit; with a negative one the loss might have no least value."""
+    weights = as_weights(name, value, (n,))
+    bad = ~((weights >= 0) & (weights < math.inf))
+    if bad.any():
+        raise ArgumentValueError(
+            f"{name}: {weights[bad][0]} came at row {bad.argmax()}, finite numbers of at least 0 "
+            "were wanted"
+        )
+    return weights
+
+
+def as_plain(a: Array, dtype: DTypeLike | None = None) -> Array:
+    """`a` with its elements side by side and aligned."""
+    a = np.ascontiguousarray(a, dtype)
+    return a if a.flags.aligned else a.copy()
 
 
 def overlaps_itself(a: Array) -> bool:
@@ -77,15 +106,15 @@ def overlaps_itself(a: Array) -> bool:
 def as_out(name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """`out` if results of this shape and dtype can be written to it."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name}: {type(out).__name__} came, a NumPy array was wanted")
+        raise ArgumentTypeError(f"{name}: {type(out).__name__} came, a NumPy array was wanted")
     if out.shape != shape:
-        raise ValueError(f"{name}: shape {out.shape} came, {shape} was wanted")
+        raise ArgumentValueError(f"{name}: shape {out.shape} came, {shape} was wanted")
     if out.dtype != dtype:
-        raise ValueError(f"{name}: dtype {out.dtype} came, {dtype} was wanted")
+        raise ArgumentValueError(f"{name}: dtype {out.dtype} came, {dtype} was wanted")
     if not out.flags.writeable:
-        raise ValueError(f"{name}: a read-only array came, a writable one was wanted")
+        raise ArgumentValueError(f"{name}: a read-only array came, a writable one was wanted")
     if overlaps_itself(out):
-        raise ValueError(
+        raise ArgumentValueError(
             f"{name}: an array that overlaps itself came, each element was wanted in its own place"
         )
     return out
@@ -98,7 +127,7 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     result = []
     for a in axis if isinstance(axis, tuple) else (axis,):
         if isinstance(a, (bool, np.bool_)):
-            raise TypeError("axis: a bool came, an integer was wanted")
+            raise ArgumentTypeError("axis: a bool came, an integer was wanted")
         i = operator.index(a)
         if ndim == 0 and i in (0, -1) and not isinstance(axis, tuple):
             return ()  # a number is its own only element, as in NumPy's reductions
@@ -106,34 +135,50 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
             raise AxisError(i, ndim)
         result.append(i % ndim)
     if len(set(result)) < len(result):
-        raise ValueError(f"axis: {axis} names an axis twice")
+        raise ArgumentValueError(
+            f"axis: {axis} came, which names an axis twice, different axes were wanted"
+        )
     return tuple(sorted(result))
 
 
 def as_number(name: str, value: Any) -> float:
     if type(value) is float:
         return value
-    if isinstance(value, (str, bytes)) or np.ndim(value) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: {type(value).__name__} came, a number was wanted")
+    is_number = hasattr(value, "__float__") and not isinstance(value, (str, bytes))
+    if not is_number or np.ndim(value) or np.iscomplexobj(value):
+        raise ArgumentTypeError(f"{name}: {type(value).__name__} came, a number was wanted")
     return float(value)
 
 
 def as_integer(name: str, value: Any) -> int:
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {type(value).__name__} came, an integer was wanted")
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"{name}: {type(value).__name__} came, an integer was wanted"
+        ) from None
+
+
+def integer_between(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
+    n = as_integer(name, value)
+    if not low <= n <= high:
+        most = "2**63 - 1" if high == 2**63 - 1 else high
+        raise ArgumentValueError(f"{name}: {n} came, an integer from {low} to {most} was wanted")
+    return n
 
 
 def number_between(name: str, value: Any, low: float, high: float) -> float:
     v = as_number(name, value)
     if not low <= v <= high:
-        raise ValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
+        raise ArgumentValueError(f"{name}: {value} came, a number from {low} to {high} was wanted")
     return v
 
 
 def check_reduction(reduction: str) -> str:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: {reduction!r} came, 'mean', 'sum' or 'none' was wanted")
+        raise ArgumentValueError(
+            f"reduction: {reduction!r} came, 'mean', 'sum' or 'none' was wanted"
+        )
     return reduction
 
 
@@ -198,15 +243,15 @@ def rows_first(x: Array, axes: tuple[int, ...]) -> Array:
     """A copy of x as (rows, C)."""
     moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
     c = math.prod(x.shape[i] for i in axes)
-    return np.ascontiguousarray(moved).reshape(-1, c)
+    return np.array(moved, order="C").reshape(-1, c)
 
 
 # ------------------------------------------------------------------------ arguments together
 
 
 class Csr(NamedTuple):
-    """A matrix in compressed sparse rows. What indptr and indices say is checked where it is
-    used."""
+    """A matrix in compressed sparse rows, from `as_matrix`: without entries that no row has, as
+    far as indptr can be trusted. What indptr and indices say is checked where it is used."""
 
     data: Array  # (nnz,) float32, float64 or uint8
     indices: Array  # (nnz,) int32 or int64
@@ -226,31 +271,38 @@ def as_matrix(X: Any) -> Array | Csr:
         return as_bytes_or_floating("X", X)
     form = getattr(X, "format", "csr")
     if form != "csr":
-        raise TypeError(f"X: a sparse matrix in {form} form came, csr was wanted; use .tocsr()")
+        raise ArgumentTypeError(
+            f"X: a sparse matrix in {form} form came, csr was wanted; use .tocsr()"
+        )
     shape = tuple(as_integer("X.shape", n) for n in X.shape)
     if len(shape) != 2 or min(shape) < 0:
-        raise ValueError(f"X: shape {X.shape} came, two axes (N, D) were wanted")
+        raise ArgumentValueError(f"X: shape {X.shape} came, two axes (N, D) were wanted")
     indices, indptr = as_array("X.indices", X.indices), as_array("X.indptr", X.indptr)
     for name, a in (("indices", indices), ("indptr", indptr)):
         if a.dtype.kind not in "iu":
-            raise TypeError(f"X.{name}: dtype {a.dtype} came, integers were wanted")
+            raise ArgumentTypeError(f"X.{name}: dtype {a.dtype} came, integers were wanted")
     if indices.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
         indices = indices.astype(np.int64)
-    if not indptr.dtype.isnative:
-        indptr = indptr.astype(np.int64)
+    indptr = as_native(indptr)
     data = as_bytes_or_floating("X.data", X.data)
     if indptr.shape != (shape[0] + 1,):
-        raise ValueError(
+        raise ArgumentValueError(
             f"X.indptr: shape {indptr.shape} came, ({shape[0] + 1},) was wanted for X of shape "
             f"{shape}"
         )
     if indices.ndim != 1 or data.shape != indices.shape:
-        raise ValueError(
+        raise ArgumentValueError(
             f"X.data, X.indices: shapes {data.shape} and {indices.shape} came, one axis of the "
             "same length was wanted"
         )
-    plain = np.ascontiguousarray
-    return Csr(plain(data), plain(indices), plain(indptr), (shape[0], shape[1]))
+    first, last = int(indptr[0]), int(indptr[-1])
+    if (first, last) != (0, len(indices)) and 0 <= first <= last <= len(indices):
+        # Of a view: its own entries only, if indptr is to be trusted.
+        if first == 0:
+            data, indices = data[:last], indices[:last]
+        elif (indptr[:-1] <= indptr[1:]).all():
+            data, indices, indptr = data[first:last], indices[first:last], indptr - first
+    return Csr(as_plain(data), as_plain(indices), as_plain(indptr), (shape[0], shape[1]))
 
 
 def as_bytes_or_floating(name: str, value: Any) -> Array:
@@ -262,7 +314,14 @@ def as_bytes_or_floating(name: str, value: Any) -> Array:
 def finite(name: str, value: Any) -> float:
     v = as_number(name, value)
     if not math.isfinite(v):
-        raise ValueError(f"{name}: {value} came, a finite number was wanted")
+        raise ArgumentValueError(f"{name}: {value} came, a finite number was wanted")
+    return v
+
+
+def finite_from_0(name: str, value: Any) -> float:
+    v = as_number(name, value)
+    if not 0 <= v < math.inf:
+        raise ArgumentValueError(f"{name}: {value} came, a finite number of at least 0 was wanted")
     return v
 
 
@@ -272,15 +331,15 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     w = as_floating("W", W)
     bias = None if b is None else as_floating("b", b)
     if len(x.shape) != 2:
-        raise ValueError(f"X: shape {x.shape} came, two axes (N, D) were wanted")
+        raise ArgumentValueError(f"X: shape {x.shape} came, two axes (N, D) were wanted")
     if w.ndim != 2:
-        raise ValueError(f"W: shape {w.shape} came, two axes (D, C) were wanted")
+        raise ArgumentValueError(f"W: shape {w.shape} came, two axes (D, C) were wanted")
     if x.shape[1] != w.shape[0]:
-        raise ValueError(
+        raise ArgumentValueError(
             f"W: shape {w.shape} came, ({x.shape[1]}, C) was wanted for X of shape {x.shape}"
         )
     if bias is not None and bias.shape != w.shape[1:]:
-        raise ValueError(
+        raise ArgumentValueError(
             f"b: shape {bias.shape} came, ({w.shape[1]},) was wanted for W of shape {w.shape}"
         )
     x_dtype = x.data.dtype if isinstance(x, Csr) else x.dtype
@@ -291,42 +350,53 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     if w.dtype != dtype:
         w = w.astype(dtype)
     if bias is not None:
-        bias = np.ascontiguousarray(bias, dtype)
+        bias = as_plain(bias, dtype)
     return x, w, bias
 
 
+def as_native(a: Array) -> Array:
+    """Targets or indices in the form the drivers read one by one: native, float16 as float32."""
+    if a.dtype.kind == "f" and a.dtype.itemsize == 2:
+        return a.astype(np.float32)
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+
 def as_target(
-    target: Any, logits_shape: tuple[int, ...], rows_shape: tuple[int, ...], dtype: np.dtype[Any]
+    target: Any,
+    logits_shape: tuple[int, ...],
+    rows_shape: tuple[int, ...],
+    name: str = "target",
 ) -> Array:
-    """Labels (integers, the rows' shape) or probabilities (compute dtype, the logits' shape)."""
-    t = as_array("target", target)
+    """Labels (integers, the rows' shape) or probabilities (floating, the logits' shape)."""
+    t = as_array(name, target)
     if t.dtype.kind in "iu":
         if t.shape == logits_shape:
-            raise ValueError(
-                f"target: integers of the logits' shape {t.shape} came; give one-hot targets as "
-                "floats, or labels by target.argmax(axis=1)"
+            raise ArgumentValueError(
+                f"{name}: integers of the logits' shape {t.shape} came; give one-hot targets as "
+                f"floats, or labels by {name}.argmax(axis=1)"
             )
         if t.shape != rows_shape:
-            raise ValueError(
-                f"target: shape {t.shape} came, {rows_shape} was wanted for class indices"
+            raise ArgumentValueError(
+                f"{name}: shape {t.shape} came, {rows_shape} was wanted for class indices"
             )
-        return t if t.dtype.isnative else t.astype(t.dtype.newbyteorder("="))
+        return as_native(t)
     if t.size == 0 and t.shape == rows_shape and not hasattr(target, "dtype"):
         return t.astype(np.int64)  # an empty list of labels has NumPy's default dtype
     if t.dtype.kind == "f":
         if t.shape != logits_shape:
             if t.shape == rows_shape:
-                raise TypeError(
-                    f"target: labels of dtype {t.dtype} came, integers were wanted "
+                raise ArgumentTypeError(
+                    f"{name}: labels of dtype {t.dtype} came, integers were wanted "
                     f"(or probabilities of shape {logits_shape})"
                 )
-            raise ValueError(
-                f"target: shape {t.shape} came, {logits_shape} was wanted for probabilities"
+            raise ArgumentValueError(
+                f"{name}: shape {t.shape} came, {logits_shape} was wanted for probabilities"
             )
-        return as_floating(
-            "target", t.astype(dtype) if t.dtype != dtype and t.dtype.itemsize <= 8 else t
-        )
-    raise TypeError(f"target: dtype {t.dtype} came, integers or floating probabilities were wanted")
+        if t.dtype.itemsize <= 8:
+            return as_native(t)
+    raise ArgumentTypeError(
+        f"{name}: dtype {t.dtype} came, integers or floating probabilities were wanted"
+    )
 
 
 def as_rows(rows: Any, n: int) -> NDArray[np.int64]:
@@ -334,10 +404,10 @@ def as_rows(rows: Any, n: int) -> NDArray[np.int64]:
     r = as_array("rows", rows)
     if r.dtype.kind not in "iu" and not (r.size == 0 and r.dtype.kind == "f"):
         hint = "; use numpy.flatnonzero(mask)" if r.dtype.kind == "b" else ""
-        raise TypeError(f"rows: dtype {r.dtype} came, integers were wanted{hint}")
+        raise ArgumentTypeError(f"rows: dtype {r.dtype} came, integers were wanted{hint}")
     if r.ndim != 1:
-        raise ValueError(f"rows: shape {r.shape} came, one axis was wanted")
-    if r.dtype == np.uint64 and r.size and r.max() >= n:
+        raise ArgumentValueError(f"rows: shape {r.shape} came, one axis was wanted")
+    if r.dtype.kind == "u" and r.size and r.max() >= n:
         bad = int(np.flatnonzero(r >= n)[0])  # before it wraps around
         raise IndexError(f"rows: index {r[bad]} at position {bad} is outside [{-n}, {n})")
     # A copy: nobody can change it between this check and its use.
@@ -361,7 +431,10 @@ def gradient_arrays(
             given[2] = None
     elif out is not None:
         if not isinstance(out, (tuple, list)) or len(out) not in (2, 3):
-            raise TypeError("out: a tuple (dW, db) or (dW, db, dX) or an earlier result was wanted")
+            raise ArgumentTypeError(
+                f"out: {type(out).__name__} came, a tuple (dW, db) or (dW, db, dX) or an earlier "
+                "result was wanted"
+            )
         given[: len(out)] = out
     wanted: tuple[tuple[int, ...] | None, ...] = (
         (d, c),
@@ -373,7 +446,7 @@ def gradient_arrays(
         if shape is None:
             if g is not None:
                 why = "there is no b" if name == "db" else "with_dX is False"
-                raise ValueError(f"out: an array for {name} came, but {why}")
+                raise ArgumentValueError(f"out: an array for {name} came, but {why}")
             result.append(None)
         elif g is not None:
             result.append(as_out(f"out ({name})", g, shape, W.dtype))
@@ -386,5 +459,7 @@ def gradient_arrays(
     for i, g in enumerate(used):
         later = used[i + 1 :]
         if _kernels.overlap(g, *later) and any(np.shares_memory(g, h) for h in later):
-            raise ValueError("out: arrays that overlap each other came, separate ones were wanted")
+            raise ArgumentValueError(
+                "out: arrays that overlap each other came, separate ones were wanted"
+            )
     return cast(Array, result[0]), result[1], result[2]

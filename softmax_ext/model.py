@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
-from .arguments import as_matrix
+from .arguments import as_array, as_floating, as_matrix, as_native, finite
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -75,15 +75,15 @@ class SoftmaxModel:
         *,
         kernels: Any = None,
     ) -> None:
-        weights = _as_floats(W, "W")
-        bias = None if b is None else _as_floats(b, "b")
+        weights = as_floating("W", W)
+        bias = None if b is None else as_floating("b", b)
         if weights.ndim != 2 or weights.shape[1] == 0:
-            raise ValueError(f"W: shape {weights.shape}, wanted (D, C) with C at least 1")
+            raise ValueError(f"W: shape {weights.shape} came, (D, C) with C at least 1 was wanted")
         if bias is not None and bias.shape != weights.shape[1:]:
-            raise ValueError(f"b: shape {bias.shape}, wanted {weights.shape[1:]} as W has columns")
+            raise ValueError(
+                f"b: shape {bias.shape} came, {weights.shape[1:]} was wanted, as W has columns"
+            )
         dtype = weights.dtype if bias is None else np.result_type(weights, bias)
-        if not math.isfinite(x_scale):
-            raise ValueError(f"x_scale: {x_scale!r}, wanted a finite number")
         #: Weights, ndarray of shape (D, C). Training changes it in place.
         self.W: NDArray[Any] = np.array(weights, dtype, order="K")
         #: Bias, ndarray of shape (C,), or None.
@@ -93,7 +93,7 @@ class SoftmaxModel:
             None if classes is None else _as_class_labels(classes, weights.shape[1])
         )
         #: What multiplies X.
-        self.x_scale = float(x_scale)
+        self.x_scale = finite("x_scale", x_scale)
         #: The kernel set in use; None for the default one.
         self.kernels = kernels
 
@@ -254,7 +254,9 @@ class SoftmaxModel:
         """Make the model in a file's entries, or refuse them."""
         try:
             if arrays["x_scale"].shape != ():
-                raise ValueError(f"x_scale: shape {arrays['x_scale'].shape}, wanted a number")
+                raise ValueError(
+                    f"x_scale: shape {arrays['x_scale'].shape} came, a number was wanted"
+                )
             x_scale = float(arrays["x_scale"])
             model = cls(
                 arrays["W"], arrays.get("b"), arrays.get("classes"), x_scale, kernels=kernels
@@ -269,7 +271,7 @@ class SoftmaxModel:
 
     def _require_finite(self) -> None:
         if not self._is_finite():
-            raise ValueError("W, b: the model has weights that are nan or infinite")
+            raise ValueError("W, b: weights that are nan or infinite came, finite ones were wanted")
 
     def _predict_indices(self, rows: Any) -> NDArray[np.intp]:
         kernels = kernels_or_default(self.kernels)
@@ -285,30 +287,32 @@ class SoftmaxModel:
             rows = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
         if rows.ndim != 2 or rows.shape[1] != self.W.shape[0]:
             raise ValueError(
-                f"X: shape {np.shape(X)}, wanted (N, {self.W.shape[0]}) as W has rows, "
-                "or N images of as many numbers"
+                f"X: shape {np.shape(X)} came, (N, {self.W.shape[0]}), as W has rows, or N images "
+                "of as many numbers were wanted"
             )
         return rows
 
     def _as_target(self, y: Any, n: int) -> NDArray[Any]:
-        """Turn labels into indices and check their shape; probabilities pass as they are."""
-        target = y if isinstance(y, np.ndarray) else np.asarray(y)
-        if isinstance(target, np.ma.MaskedArray):
-            raise TypeError("y: a masked array, wanted a plain one; use y.filled()")
-        target = as_labels(target)
+        """Turn labels into indices and check their shape; probabilities pass as they are.
+
+        What the kernels would convert in every call is converted here.
+        """
+        target = as_labels(as_array("y", y))
         C = self.W.shape[1]
         if target.ndim == 2 and target.dtype.kind == "f":
             if target.shape != (n, C):
-                raise ValueError(f"y: shape {target.shape}, wanted {(n, C)} as X has rows")
-            return target
+                raise ValueError(
+                    f"y: shape {target.shape} came, {(n, C)} was wanted, as X has rows"
+                )
+            return as_native(target)
         if target.shape != (n,):
             raise ValueError(
-                f"y: {target.dtype} of shape {target.shape}, wanted ({n},) labels as X has rows, "
-                f"or {(n, C)} floating probabilities"
+                f"y: {target.dtype} of shape {target.shape} came, labels ({n},), as X has rows, or "
+                f"floating probabilities {(n, C)} were wanted"
             )
         if self.classes is None and target.dtype.kind not in "biu" and n > 0:
-            raise TypeError(f"y: dtype {target.dtype}, wanted integer labels")
-        return indices_of("y", target, self.classes)
+            raise TypeError(f"y: dtype {target.dtype} came, integer labels were wanted")
+        return as_native(indices_of("y", target, self.classes))
 
 
 #: Entries of a model in a file and their dtype kinds, for `_npz.read`; a checkpoint has more.
@@ -358,8 +362,8 @@ def check_finite(X: Any, target: NDArray[Any]) -> None:
                 bad &= target != IGNORED_LABEL
             if bad.any():
                 raise ValueError(
-                    f"{name}: row {bad.argmax()} has elements that are NaN or infinite, wanted "
-                    "finite ones"
+                    f"{name}: NaN or infinity came in row {bad.argmax()}, finite numbers were "
+                    "wanted"
                 )
 
 
@@ -370,30 +374,26 @@ def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     return float(np.count_nonzero(predicted == labels) / n_counted) if n_counted else math.nan
 
 
-def _as_floats(value: ArrayLike, name: str) -> NDArray[Any]:
-    array = np.asarray(value)
-    if array.dtype.kind in "biu":
-        return array.astype(np.float64)
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise TypeError(f"{name}: dtype {array.dtype}, wanted float32 or float64")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
 def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
     if np.shape(classes) != (n,):
-        raise ValueError(f"classes: shape {np.shape(classes)}, wanted ({n},) as W has columns")
+        raise ValueError(
+            f"classes: shape {np.shape(classes)} came, ({n},) was wanted, as W has columns"
+        )
     labels = as_labels(np.asarray(classes))
     # NumPy makes strings of the numbers in a mixed list.
     mixed = labels.dtype.kind == "U" and not all(
         isinstance(label, str) for label in np.asarray(classes, dtype=object)
     )
     if mixed or labels.dtype.kind not in "biufU":
-        raise TypeError(f"classes: {classes!r:.80}, wanted all numbers or all strings")
+        raise TypeError(f"classes: {classes!r:.80} came, all numbers or all strings were wanted")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("classes: a label is nan or infinite")
+        raise ValueError("classes: a label that is nan or infinite came, finite ones were wanted")
     unique, counts = np.unique(labels, return_counts=True)
     if len(unique) < n:
-        raise ValueError(f"classes: {unique[counts.argmax()].item()!r} comes more than once")
+        raise ValueError(
+            f"classes: {unique[counts.argmax()].item()!r} came more than once, different labels "
+            "were wanted"
+        )
     return labels.astype(labels.dtype.newbyteorder("="))
 
 
@@ -411,7 +411,9 @@ def indices_of(name: str, labels: NDArray[Any], classes: NDArray[Any] | None) ->
     if labels.size == 0:
         return np.zeros(0, np.intp)
     if kind not in "biufU":
-        raise TypeError(f"{name}: dtype {labels.dtype}, wanted class labels: numbers or strings")
+        raise TypeError(
+            f"{name}: dtype {labels.dtype} came, class labels, numbers or strings, were wanted"
+        )
     if classes is None or (classes.dtype.kind == "U" and kind in "biu"):
         return labels.astype(np.uint8) if kind == "b" else labels
     if (kind == "U") != (classes.dtype.kind == "U"):

@@ -25,6 +25,7 @@ from .arguments import (
     as_integer,
     as_layer,
     as_out,
+    as_reals,
     as_rows,
     as_target,
     as_weights,
@@ -37,29 +38,25 @@ from .arguments import (
     three_axes,
 )
 from .divergence import log_ratio
+from .errors import ArgumentValueError
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 LINEAR, PROBA, PREDICT, LOSS, GRADIENT = range(5)  # enum Job
 
-# A slice of rows holds about so many logits: some 50 microseconds of work.
-SLICE_LOGITS = 1 << 17
-# Two submits cost some 85 microseconds, so splitting pays from about 400 microseconds of work.
-THREADED_LOGITS = 1 << 19
-# The same in multiplications: a slice some 100 microseconds, threads from 400.
-SLICE_PRODUCTS = 1 << 22
-THREADED_PRODUCTS = 1 << 24
-# Slices with accumulators of their own are at least so many rows, which makes merging cheap.
-SLICE_ROWS = 1024
-# And at most so many, for more would lose float32's small gradients in their large sum.
+# A slice of rows holds about so many logits, some 20 microseconds of work; more than one of them
+# are worth a second thread.
+SLICE_LOGITS = 1 << 15
+# Every so many rows of a sparse X, and never more than 16 times, the sum of gradients starts anew,
+# for it would lose float32's small ones.
 MOST_ROWS = 1 << 16
-# A gradient of W above this is added up in the result, for want of workspace, and by more rows.
-LARGE_BYTES = 1 << 20
 # An entry of a sparse X takes as long as so many multiplications, and so many more for each class:
 # it waits for memory (7 ns at 2 classes, 13 at 20, 60 at 100).
 ENTRY_PRODUCTS, ENTRY_CLASS_PRODUCTS = 200, 24
-# Strips of a sparse X: some 100 microseconds of work, for two calls from Python.
+# Strips of a sparse X: some 100 microseconds of work.
 STRIP_PRODUCTS = 1 << 22
+# From so much work on it is worth several threads.
+THREADED_PRODUCTS = 1 << 22
 STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
 
 
@@ -243,12 +240,14 @@ class Kernels:
             result = np.empty(a.shape, a.dtype)
         else:
             result = as_out("out", out, a.shape, a.dtype)
-            if _kernels.overlap(a, out) and not same_place(a, out):
-                a = a.copy()
+            in_place = _kernels.overlap(out, a) and out.flags.aligned and same_place(a, out)
+            result = out if in_place else _apart(out, a)
         if out is not None and half:
             as_out("out", out, a.shape, np.dtype(np.float16))
         if 0 in over:
-            raise ValueError("zero-size array to reduction operation maximum which has no identity")
+            raise ArgumentValueError(
+                "zero-size array to reduction operation maximum which has no identity"
+            )
         if a.size:
             walk = three_axes([a, result], axes)
             if walk is not None:
@@ -261,10 +260,8 @@ class Kernels:
                 )
         if half:
             result = _to_half(result)
-            if out is not None:
-                np.copyto(out, result)
         if out is not None:
-            return out
+            return _deliver(result, out)
         return result if result.ndim else result[()]
 
     def _run_softmax(
@@ -272,20 +269,11 @@ class Kernels:
     ) -> None:
         shape, strides = walk
         job = _kernels.Softmax(self.isa, mode, shape, x, strides[0], out, strides[-1], lse)
-        rows, c = shape[0] * shape[1], shape[2]
-        step = max(1, SLICE_LOGITS // c)
+        step = max(1, SLICE_LOGITS // shape[2])
         if strides[0][1] == x.itemsize:  # rows side by side: as many as the driver takes at once
             line = 128 // x.itemsize
             step = -(-step // line) * line
-        if rows <= step:
-            job.run(0, rows)
-            return
-        threads.run_slices(
-            -(-rows // step),
-            lambda i: job.run(i * step, min(rows, (i + 1) * step)),
-            lambda _: None,
-            threaded=rows * c >= THREADED_LOGITS,
-        )
+        job.run(step, threads.get_num_threads())
 
     # ------------------------------------------------------------------------- cross-entropy
 
@@ -341,7 +329,9 @@ class Kernels:
         Notes
         -----
         loss = logsumexp(o) - o[y], see C. Bishop, "Pattern Recognition and Machine Learning"
-        (2006), section 4.3.4. A probability of 0 counts nothing, also beside a logit of -inf.
+        (2006), section 4.3.4. 0 times infinity is 0: a probability or weight of 0 counts nothing
+        beside a logit of -inf, nor does an infinite weight where there is nothing to weigh. One
+        that counts makes the loss of its row infinite, and the mean nan, which divides by it.
 
         Examples
         --------
@@ -432,11 +422,11 @@ class Kernels:
                 return CrossEntropyResult(*quick)
         x = as_floating("logits", logits)
         if x.ndim == 0:
-            raise ValueError("logits: a scalar came, at least one axis was wanted")
+            raise ArgumentValueError("logits: a scalar came, at least one axis was wanted")
         axis = 0 if x.ndim == 1 else 1
         c = x.shape[axis]
         if c == 0:
-            raise ValueError(f"logits: shape {x.shape} came, at least one class was wanted")
+            raise ArgumentValueError(f"logits: shape {x.shape} came, at least one class was wanted")
         rows_shape = x.shape[:axis] + x.shape[axis + 1 :]
         check_reduction(reduction)
         if out is not None:
@@ -451,7 +441,7 @@ class Kernels:
         def classes_last(v: Array) -> Array:
             return v.reshape(1, b, c) if v.ndim <= 2 else v.reshape(a, c, b).transpose(0, 2, 1)
 
-        t = as_target(target, x.shape, rows_shape, x.dtype)
+        t = as_target(target, x.shape, rows_shape)
         hard = t.dtype.kind in "iu"
         t3 = t.reshape(a, b) if hard else classes_last(t)
         sample = None
@@ -459,7 +449,7 @@ class Kernels:
             s = as_array("sample_weight", sample_weight)
             if s.shape != rows_shape and s.ndim == 1 and s.shape == x.shape[:1] and x.ndim > 2:
                 s = np.broadcast_to(s.reshape((-1,) + (1,) * (x.ndim - 2)), rows_shape)
-            sample = as_weights("sample_weight", s, rows_shape).reshape(a, b)
+            sample = as_reals("sample_weight", s, rows_shape).reshape(a, b)
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         total_weight, bad = job_target.scan()
         if bad >= 0:
@@ -468,43 +458,21 @@ class Kernels:
             job_target.set_total(total_weight)
 
         losses = np.zeros(a * b, x.dtype) if reduction == "none" else None
-        dlogits = g = None
+        g = None
         if with_grad:
-            dlogits = g = np.empty(x.shape, x.dtype) if out is None else out
-            if out is not None and (
-                (x.ndim > 3 and not out.flags.c_contiguous)  # no view with classes last
-                or _kernels.overlap(out, x, t)
-            ):
+            # Of more than three axes there is a view with classes last only if contiguous.
+            if out is None or (x.ndim > 3 and not out.flags.c_contiguous):
                 g = np.empty(x.shape, x.dtype)
+            else:
+                g = _apart(out, x, *job_target.arrays)
         g3 = None if g is None else classes_last(g)
         job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, g3, losses)
-        loss = self._sum_slices(
-            job.run, a * b, max(1, SLICE_LOGITS // c), a * b * c >= THREADED_LOGITS
-        )
-        if with_grad and g is not dlogits:
-            np.copyto(cast(Array, dlogits), cast(Array, g))
+        loss, bad = job.run(max(1, SLICE_LOGITS // c), threads.get_num_threads())
+        _refuse_bad(None, x, bad)
         return CrossEntropyResult(
-            _reduced(loss, total_weight, reduction, losses, rows_shape), cast(Array, dlogits)
+            _reduced(loss, total_weight, reduction, losses, rows_shape),
+            cast(Array, g if out is None else _deliver(cast(Array, g), out)),
         )
-
-    @staticmethod
-    def _sum_slices(run: Any, rows: int, step: int, threaded: bool) -> float:
-        """The sum of run's losses over slices of rows, added in order."""
-        total = 0.0
-
-        def merge(result: tuple[float, int]) -> None:
-            nonlocal total
-            if result[1] >= 0:
-                raise _changed(result[1])
-            total += result[0]
-
-        threads.run_slices(
-            -(-rows // step),
-            lambda i: run(i * step, min(rows, (i + 1) * step)),
-            merge,
-            threaded=threaded,
-        )
-        return total
 
     @staticmethod
     def _target(
@@ -518,11 +486,9 @@ class Kernels:
     ) -> Any:
         ignore = as_integer("ignore_index", ignore_index)
         if not hard and ignore >= 0:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"ignore_index: {ignore} came with probabilities as target, which have no index"
             )
-        if not -(2**63) < ignore < 2**63:
-            ignore = -(2**63) + 1
         w = None if weight is None else as_weights("weight", weight, (c,))
         return _kernels.Target(
             t, hard, c, w, sample, ignore, number_between("label_smoothing", label_smoothing, 0, 1)
@@ -634,32 +600,19 @@ class Kernels:
         result: Array
         if job == PREDICT:
             if c == 0:
-                raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
+                raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
             result = np.empty(n, np.intp)
         elif out is None:
             result = np.empty((n, c), w.dtype)
         else:
-            result = out = as_out("out", out, (n, c), w.dtype)
-            if _kernels.overlap(out, *_arrays(x, w, bias)):
-                result = np.empty((n, c), w.dtype)
+            result = _apart(as_out("out", out, (n, c), w.dtype), *_arrays(x, w, bias))
         if n and c:
             p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
             if out is not None and isinstance(x, Csr):
                 _check_matrix(p, x)
-            work = max(1, _products(x, w))
-            step = -(-max(1, SLICE_PRODUCTS // work) // p.row_block) * p.row_block
-            threaded = n * work >= THREADED_PRODUCTS
-            p.shared = threaded and threads.get_num_threads() > 1
-            threads.run_slices(
-                -(-n // step),
-                lambda i: p.run(i * step, min(n, (i + 1) * step)),
-                lambda result: _refuse_bad(p, x, *result[2:]),
-                threaded=threaded,
-            )
-        if out is not None and result is not out:
-            np.copyto(out, result)
-            result = out
-        return result
+            _, _, *bad = p.run(_products(x, w), threads.get_num_threads())
+            _refuse_bad(p, x, *bad)
+        return result if out is None else _deliver(result, out)
 
     def linear_cross_entropy(
         self,
@@ -771,8 +724,9 @@ class Kernels:
         """
         if rows is not None and weight is None and sample_weight is None and not with_dX:
             quick = self._small_gradient(
-                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out
-            )
+                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out,
+                threads.get_num_threads(),
+            )  # fmt: skip
             if quick is not None:
                 return quick
         return self._linear_cross_entropy(
@@ -802,20 +756,20 @@ class Kernels:
         check_reduction(reduction)
         (n_all, d), c = x.shape, w.shape[1]
         if c == 0:
-            raise ValueError(f"W: shape {w.shape} came, at least one class was wanted")
-        t = as_target(target, (n_all, c), (n_all,), w.dtype)
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        t = as_target(target, (n_all, c), (n_all,))
         hard = t.ndim == 1
         t3 = t.reshape(n_all, 1) if hard else t.reshape(n_all, 1, c)
-        sample = (
-            None if sample_weight is None else as_weights("sample_weight", sample_weight, (n_all,))
-        )
+        sample = None
+        if sample_weight is not None:
+            sample = as_reals("sample_weight", sample_weight, (n_all,)).reshape(n_all, 1)
         job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         picked = None if rows is None else as_rows(rows, n_all)
         n = n_all if picked is None else len(picked)
         dW: Array | None
         dW, db, dX = None, None, None
         if with_dX and isinstance(x, Csr):
-            raise ValueError(
+            raise ArgumentValueError(
                 "with_dX: True came with a sparse X, whose gradient would be dense; use X.toarray()"
             )
         if job == GRADIENT:
@@ -826,27 +780,28 @@ class Kernels:
         if reduction == "mean":
             job_target.set_total(total_weight)
 
-        # Results that overlap what is still to be read go through arrays of their own.
-        inputs = _arrays(x, w, bias, t, sample)
         final = [dW, db, dX]
         if out is not None:
-            dW, db, dX = (
-                np.empty_like(g) if g is not None and _kernels.overlap(g, *inputs) else g
-                for g in final
-            )
+            inputs = _arrays(x, w, bias, *job_target.arrays)
+            dW, db, dX = (None if g is None else _apart(g, *inputs) for g in final)
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
         p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
-        if picked is not None:
-            p.then = _kernels.following(rows, n_all)
-        if job == GRADIENT and isinstance(x, Csr):
-            loss, n_correct = _run_sparse(p, x, n, w, cast(Array, dW), db, out is not None)
+        work, n_threads = _products(x, w), threads.get_num_threads()
+        if job != GRADIENT:
+            loss, n_correct, *bad_at = p.run(work, n_threads)
+            _refuse_bad(p, x, *bad_at)
+        elif isinstance(x, Csr):
+            loss, n_correct = _run_sparse(p, x, n, work, cast(Array, dW), db, out is not None)
         else:
-            loss, n_correct = self._run_linear(p, job, x, n, _products(x, w), dW, db)
+            if picked is not None:
+                p.next_rows = _kernels.following(rows, n_all)
+            loss, n_correct, *bad_at = p.run_gradient(work, n_threads, dW, db)
+            _refuse_bad(p, x, *bad_at)
         for g, f in zip((dW, db, dX), final, strict=True):
-            if g is not f:
-                np.copyto(cast(Array, f), cast(Array, g))
+            if g is not None:
+                _deliver(g, cast(Array, f))
         return LinearCrossEntropyResult(
             _reduced(loss, total_weight, reduction, losses, (n,)),
             cast(Array, final[0]), final[1], final[2], total_weight, n_correct,
@@ -858,64 +813,6 @@ class Kernels:
             # There is no dX, which comes last.
             return _kernels.SparsePass(self.isa, job, x.data, x.indices, x.indptr, *rest[:-1])
         return _kernels.LinearPass(self.isa, job, x, *rest)
-
-    @staticmethod
-    def _run_linear(
-        p: Any, job: int, x: Array | Csr, n: int, work: int, dW: Array | None, db: Array | None
-    ) -> tuple[float, int]:
-        """Run a pass in slices of rows; what they return is added in order."""
-        if job == GRADIENT and p.panelled:
-            return _run_panels(p, n * work >= THREADED_PRODUCTS, cast(Array, dW), db)
-        loss, n_correct = 0.0, 0
-        large = dW is not None and dW.nbytes > LARGE_BYTES
-        least = 2 * SLICE_ROWS if large else SLICE_ROWS
-        step = max(least, SLICE_PRODUCTS // max(1, work), min(-(-n // 64), MOST_ROWS))
-        if p.panelled:
-            step = p.row_block
-        step = -(-step // p.row_block) * p.row_block
-
-        def accumulator() -> Any:
-            return _kernels.Accumulator(p, True, db is not None) if job == GRADIENT else None
-
-        if n <= step:
-            total = accumulator()
-            loss, n_correct, *bad = p.run(0, n, total)
-            _refuse_bad(p, x, *bad)
-            if total is not None:
-                p.finish(total, dW, db)
-            return loss, n_correct
-
-        def run(i: int) -> tuple[Any, Any]:
-            acc = accumulator()
-            return p.run(i * step, min(n, (i + 1) * step), acc), acc
-
-        total = None
-        if large:
-            cast(Array, dW)[...] = 0
-
-        def merge(result: tuple[Any, Any]) -> None:
-            nonlocal loss, n_correct, total
-            (slice_loss, correct, *bad), acc = result
-            _refuse_bad(p, x, *bad)
-            loss += slice_loss
-            n_correct += correct
-            if large:
-                p.add_to(acc, dW)
-            if total is None and not large:
-                total = acc
-            elif acc is not None:
-                if total is None:
-                    total = _kernels.Accumulator(p, False, db is not None)
-                total.add(acc)
-
-        threaded = n * work >= THREADED_PRODUCTS
-        p.shared = threaded and threads.get_num_threads() > 1
-        threads.run_slices(-(-n // step), run, merge, threaded=threaded)
-        if total is not None and not large:
-            p.finish(total, dW, db)
-        elif total is not None and db is not None:
-            p.finish_db(total, db)
-        return loss, n_correct
 
     # ------------------------------------------------------------------ entropy and divergence
 
@@ -990,7 +887,7 @@ class Kernels:
         try:
             x, y = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
         except ValueError:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"q: shape {b.shape} came, one that broadcasts with p's {a.shape} was wanted"
             ) from None
         axes = as_axes(axis, x.ndim)
@@ -1002,61 +899,31 @@ class Kernels:
 # ------------------------------------------------------------------------------------- helpers
 
 
-def _run_panels(p: Any, threaded: bool, dW: Array, db: Array | None) -> tuple[float, int]:
-    """The gradient pass for a W so large that it goes in panels of classes."""
-    loss, n_correct = 0.0, 0
+def _apart(out: Array, *inputs: Array) -> Array:
+    """`out` if the drivers can write to it while they read the inputs, else a new array."""
+    return out if out.flags.aligned and not _kernels.overlap(out, *inputs) else np.empty_like(out)
 
-    def add(result: tuple[float, int]) -> None:
-        nonlocal loss, n_correct
-        loss += result[0]
-        n_correct += result[1]
 
-    def nothing(_: None) -> None:
-        pass
-
-    dW[...] = 0
-    g = _kernels.PanelGradient(p, dW, db is not None)
-    while g.next_block():
-        threads.run_slices(g.n_groups, g.logits, nothing, threaded=threaded)
-        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
-        threads.run_slices(g.n_groups, g.gradients, nothing, threaded=threaded)
-        g.finish_block()
-    if g.bad >= 0:
-        raise _changed(g.bad)
-    g.finish(db)
-    return loss, n_correct
+def _deliver(result: Array, out: Array) -> Array:
+    """`out` with the result, which may be there already."""
+    if result is not out:
+        np.copyto(out, result)
+    return out
 
 
 def _run_sparse(
-    p: Any, x: Csr, n: int, w: Array, dW: Array, db: Array | None, dW_given: bool
+    p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None, dW_given: bool
 ) -> tuple[float, int]:
     """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
-    loss, n_correct = 0.0, 0
-
-    def add(result: tuple[float, int, int, int]) -> None:
-        nonlocal loss, n_correct
-        _refuse_bad(p, x, *result[2:])
-        loss += result[0]
-        n_correct += result[1]
-
-    def check(well: bool) -> None:
-        if not well:
-            _refuse_bad(p, x, -1, 0)
-
-    work = max(1, _products(x, w))
-    threaded = n * work >= THREADED_PRODUCTS
-    strip = min(max(STRIP_PRODUCTS // work, STRIP_ROWS), STRIP_MOST_ROWS)
+    n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
+    strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
-    bounds = _column_ranges(x, threads.get_num_threads() if threaded else 1)
-    g = _kernels.SparseGradient(p, dW, db is not None, strip, max(MOST_ROWS, n // 16), bounds)
+    bounds = _column_ranges(x, n_threads)
+    g = _kernels.SparseGradient(p, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
     if dW_given and g.in_parts:  # one part sees all rows before it writes
         _check_matrix(p, x)
-    while g.next_part():
-        threads.run_slices(g.n_strips, g.losses, add, threaded=threaded)
-        g.clear()
-        threads.run_slices(len(bounds) - 1, g.gradients, check, threaded=threaded)
-        g.finish_part()
-    g.finish(db)
+    loss, n_correct, *bad = g.run(n_threads)
+    _refuse_bad(p, x, *bad)
     return loss, n_correct
 
 
@@ -1096,18 +963,14 @@ def _check_matrix(p: Any, x: Csr) -> None:
     """Raise if indptr or indices of the rows that are used are wrong."""
     row, entry = p.first_bad()
     if entry >= 0:
-        raise ValueError(
+        raise ArgumentValueError(
             f"X: column index {x.indices[entry]} at row {row} is outside [0, {x.shape[1]})"
         )
     if row >= 0:
-        raise ValueError(
+        raise ArgumentValueError(
             f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
             f"numbers from 0 to {len(x.indices)} were wanted"
         )
-
-
-def _changed(row: int) -> IndexError:
-    return IndexError(f"target: the label at row {row} changed during the call")
 
 
 def _to_half(a: Array) -> Array:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import integer_between
 from .model import as_labels, indices_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
     from .model import SoftmaxModel
-    from .trainer import History
 
 __all__ = [
     "confusion_counts",
@@ -126,15 +125,14 @@ def show_images(
     >>> len(figure.axes)
     6
     """
-    rows, cols = operator.index(rows), operator.index(cols)
-    for name, count in (("rows", rows), ("cols", cols)):
-        if count < 1:
-            raise ValueError(f"{name}: {count}, wanted at least 1")
+    rows, cols = integer_between("rows", rows, 1), integer_between("cols", cols, 1)
     array = _check_images(images)[: rows * cols]
     if not len(array):
-        raise ValueError("images: none, wanted at least 1")
+        raise ValueError("images: none came, at least 1 was wanted")
     if titles is not None and len(titles) < len(array):
-        raise ValueError(f"titles: {len(titles)} for {len(array)} images, wanted as many")
+        raise ValueError(
+            f"titles: {len(titles)} came, {len(array)} were wanted, one for each image"
+        )
 
     texts = ["" if titles is None else _wrapped(title) for title in titles or [""] * len(array)]
     lines = max(text.count("\n") + 1 if text else 0 for text in texts[: len(array)])
@@ -148,7 +146,17 @@ def show_images(
     return fig
 
 
-def plot_history(history: History, *, figure: FigureBase | None = None) -> Figure:
+class EpochColumns(Protocol):
+    """What is drawn of a training: a column for each quantity, as `History` has them."""
+
+    epoch: NDArray[np.int64]
+    train_loss: NDArray[np.float64]
+    train_accuracy: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+    validation_accuracy: NDArray[np.float64]
+
+
+def plot_history(history: EpochColumns, *, figure: FigureBase | None = None) -> Figure:
     """Plot loss and accuracy over the epochs, for training and, if measured, validation.
 
     Parameters
@@ -252,11 +260,12 @@ def plot_weights(
         class_names = getattr(model_or_W, "classes", None)
     W = np.asarray(getattr(model_or_W, "W", model_or_W))
     if W.ndim != 2 or 0 in W.shape:
-        raise ValueError(f"W: shape {W.shape}, wanted (D, C)")
+        raise ValueError(f"W: shape {W.shape} came, (D, C) was wanted")
     height, width = shape
     if height * width != W.shape[0]:
         raise ValueError(
-            f"shape: {shape} has {height * width} pixels, wanted the {W.shape[0]} of W"
+            f"shape: {shape} of {height * width} pixels came, one of {W.shape[0]}, as W has rows, "
+            "was wanted"
         )
     names = _check_names(class_names, W.shape[1])
 
@@ -377,7 +386,7 @@ def plot_confusion(
     n_classes = len(names)
     counts = confusion_counts(true, predicted, n_classes)
     if not counts.any():
-        raise ValueError("true: no examples, wanted at least 1")
+        raise ValueError("true: no examples came, at least 1 was wanted")
     # A class without examples has a row of zeros, not of 0 / 0.
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
@@ -474,8 +483,7 @@ def show_mistakes(
     >>> len(figure.axes)
     4
     """
-    if n < 1:
-        raise ValueError(f"n: {n}, wanted at least 1")
+    n = integer_between("n", n, 1)
     array = _check_images(images)
     true, predicted, names = _as_indices(true, predicted, class_names)
     _check_same_length(("images", array), ("true", true), ("predicted", predicted))
@@ -535,8 +543,8 @@ def _check_images(images: ArrayLike) -> NDArray[Any]:
     if array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (3, 4)):
         return array
     raise ValueError(
-        f"images: shape {array.shape}, wanted (n, height, width), or (n, height, width, 3) for"
-        " colour; reshape flat images first"
+        f"images: shape {array.shape} came, (n, height, width), or (n, height, width, 3) for"
+        " colour, was wanted; reshape flat images first"
     )
 
 
@@ -572,9 +580,9 @@ def _check_indices(name: str, indices: ArrayLike, n_classes: int) -> NDArray[np.
     """Class indices as a vector of intp."""
     array = np.asarray(indices)
     if array.ndim != 1:
-        raise ValueError(f"{name}: shape {array.shape}, wanted (n,)")
+        raise ValueError(f"{name}: shape {array.shape} came, (n,) was wanted")
     if array.size and array.dtype.kind not in "biu":
-        raise TypeError(f"{name}: dtype {array.dtype}, wanted class indices or names")
+        raise TypeError(f"{name}: dtype {array.dtype} came, class indices or names were wanted")
     outside = np.flatnonzero((array < 0) | (array >= n_classes))
     if len(outside):
         at = outside[0]
@@ -588,7 +596,7 @@ def _check_same_length(*named: tuple[str, NDArray[Any]]) -> None:
     for name, array in named[1:]:
         if len(array) != len(first):
             raise ValueError(
-                f"{name}: {len(array)} for {len(first)} in {first_name}, wanted as many"
+                f"{name}: {len(array)} came, {len(first)} were wanted, as many as {first_name} has"
             )
 
 
@@ -597,5 +605,7 @@ def _check_names(names: Sequence[object] | None, n_classes: int) -> list[str]:
     if names is None:
         return [str(k) for k in range(n_classes)]
     if len(names) != n_classes:
-        raise ValueError(f"class_names: {len(names)} names for {n_classes} classes")
+        raise ValueError(
+            f"class_names: {len(names)} came, {n_classes} were wanted, one for each class"
+        )
     return [str(name) for name in names]

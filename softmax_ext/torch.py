@@ -38,6 +38,7 @@ from torch.nn import functional as F  # noqa: N812
 import softmax_ext
 
 from .arguments import Array
+from .errors import ArgumentError, ArgumentValueError
 from .threads import get_num_threads, num_threads
 
 __all__ = [
@@ -187,7 +188,7 @@ def cross_entropy(
         return _cross_entropy_by_pytorch(input, target, weight, how)
     try:
         return _our_cross_entropy(input, target, weight, how)
-    except (TypeError, ValueError):
+    except ArgumentError:
         if label_smoothing < 0:
             raise
         loss = _cross_entropy_by_pytorch(input, target, weight, how)
@@ -265,7 +266,7 @@ def linear_cross_entropy(
         return _linear_cross_entropy_by_pytorch(layer, target, weight, how, options)
     try:
         return _our_linear_cross_entropy(layer, target, weight, how)
-    except (TypeError, ValueError):
+    except ArgumentError:
         if label_smoothing < 0:
             raise
         loss = _linear_cross_entropy_by_pytorch(layer, target, weight, how, options)
@@ -574,7 +575,7 @@ def _our_linear_cross_entropy(
     if ignore_index is None:
         how = reduction, -100, label_smoothing
     elif target.is_floating_point():
-        raise ValueError(f"ignore_index: {ignore_index} came with probabilities as target")
+        raise ArgumentValueError(f"ignore_index: {ignore_index} came with probabilities as target")
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
         return _LinearCrossEntropy.apply(*layer, target, weight, how, _links(*layer))
     return _loss(X, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))

@@ -28,6 +28,12 @@ enum smx_mode {
     SMX_LSE = 3    /* logsum = logsumexp(x), the maximum included */
 };
 
+/* What the drivers' arrays on the stack are made for: bytes of a vector and cols_max of any table,
+   and with them the doubles of the largest class-major block of one vector of rows. */
+#define SMX_MOST_BYTES 64
+#define SMX_MOST_COLS 256
+#define SMX_SMALL_BLOCK (SMX_MOST_BYTES / 8 * SMX_MOST_COLS)
+
 /* How many entries ahead the leaves for a sparse X fetch, and what its numbers are. */
 #define SMX_SPARSE_AHEAD 16
 enum smx_type { SMX_REAL, SMX_F32, SMX_U8 };

@@ -1,6 +1,6 @@
 """Data that a fit can go wrong on, each kind after a report of somebody, and where its optimum is.
 
-`kinds` makes small ones for the tests; bench/awkward.py makes them larger.
+`kinds` makes small ones for the tests; bench/fit.py makes them larger.
 """
 
 from __future__ import annotations

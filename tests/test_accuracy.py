@@ -208,3 +208,13 @@ def test_the_loss_of_a_sure_model_keeps_its_digits(kernels, c):
         expected = np.log1p((c - 1) * np.exp(-np.array([20.0, 40, 60, 80])))
         losses = kernels.linear_cross_entropy(X, W, None, [1] * 4, reduction="none")
         np.testing.assert_allclose(losses, expected, rtol=16 * eps(dtype))
+
+
+def test_gradients_of_many_rows_and_few_weights(compiled):
+    """Slices of so many rows that small gradients would drown in their float32 sum."""
+    n = 1 << 21
+    X, y = np.ones((n, 1), "float32"), np.zeros(n, "int8")
+    W = np.array([[0.3, 0.0]], "float32")
+    dW = compiled.linear_cross_entropy_with_grad(X, W, None, y).dW
+    p = 1 / (1 + np.exp(np.float64(W[0, 0])))
+    np.testing.assert_allclose(dW, [[-p, p]], rtol=2e-5)

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 import softmax_ext as sx
-from softmax_ext import bench_table, cli, datasets, progress, report, sources
+from softmax_ext import cli, datasets
+from softmax_ext.cli import bench, progress, report, sources, use
 from softmax_ext.model import SoftmaxModel
-from softmax_ext.trainer import History, HistoryRow
+from softmax_ext.training import History, HistoryRow
 
 TWO = ("train", "--data", "two-by-two")
 
@@ -295,7 +296,7 @@ def test_data_that_is_not_finite_is_named(run, trained, command, part):
     model = (trained[0],) if command == ("evaluate",) else ()
     status, _, err = run(*command, *model, "--data", "data.npz")
     assert status == 1
-    assert f"error: data.npz, the {part} part: X: row 5 has elements that are NaN" in err
+    assert f"error: data.npz, the {part} part: X: NaN or infinity came in row 5" in err
     assert len(err.splitlines()) == 1
 
 
@@ -689,7 +690,7 @@ def test_resume_takes_the_settings_from_the_checkpoint_and_may_train_longer(run,
 def test_resume_for_fewer_epochs_than_were_trained_says_so(run, checkpoint):
     status, _, err = run(*TWO, "--resume", checkpoint, "--epochs", 1)
     assert status == 1
-    assert_one_line(err, "train", "epochs: 1, but run.npz is of epoch 2; wanted at least 2")
+    assert_one_line(err, "train", "epochs: 1 came, at least 2 was wanted: run.npz is of epoch 2")
 
 
 def test_resume_without_a_name_is_from_the_named_checkpoint(run, checkpoint):
@@ -863,7 +864,7 @@ def test_predict_json_of_nothing_and_of_nan(run, trained):
 
 
 def test_predict_goes_through_more_rows_than_a_block(run, trained, monkeypatch):
-    monkeypatch.setattr(cli, "_BLOCK", 7)
+    monkeypatch.setattr(use, "_BLOCK", 7)
     X = datasets.make_two_by_two(20).images
     np.save("many.npy", X)
     _, out, _ = run("predict", trained[0], "many.npy")
@@ -907,7 +908,9 @@ def test_predict_takes_pictures_and_scales_and_inverts_them(run, trained):
     assert np.argmax(large) == 2
     status, _, err = run("predict", trained[0], "large.png")
     assert status == 1
-    assert_one_line(err, "predict", "large.png: 16 x 16 pixels, wanted 4 (2 x 2)", "--resize")
+    assert_one_line(
+        err, "predict", "large.png: 16 x 16 pixels came, 4 (2 x 2) were wanted", "--resize"
+    )
 
 
 def test_predict_of_pictures_without_pillow_says_what_to_install(trained, tmp_path):
@@ -954,8 +957,8 @@ def nothing_here(monkeypatch, tmp_path):
         asked_for.append(url)
         raise OSError("no network")
 
-    monkeypatch.setattr(datasets, "_SYSTEM_FOLDER", str(tmp_path / "system"))
-    monkeypatch.setattr(datasets, "_open_url", no_network)
+    monkeypatch.setattr(datasets.fashion_mnist, "_SYSTEM_FOLDER", str(tmp_path / "system"))
+    monkeypatch.setattr(datasets.fashion_mnist, "_open_url", no_network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SOFTMAX_EXT_DATA", raising=False)
     return asked_for
@@ -1016,8 +1019,8 @@ def test_bench_prints_a_line_for_each_case(run, monkeypatch):
         called.append(kernels)
         return kernels.softmax(np.zeros((2, 2), np.float32))
 
-    case = bench_table.Case("softmax", "tiny", call, flops=0, read=16, written=16)
-    monkeypatch.setattr(bench_table, "cases", lambda: [case])
+    case = bench.Case("softmax", "tiny", call, flops=0, read=16, written=16)
+    monkeypatch.setattr(bench, "cases", lambda: [case])
     status, out, _ = run("bench", "--kernels", "baseline")
     assert status == 0
     first, heading, row = out.splitlines()
@@ -1028,7 +1031,7 @@ def test_bench_prints_a_line_for_each_case(run, monkeypatch):
 
 
 def test_bench_cases_run_on_both_sides_alike():
-    for case in bench_table.cases():
+    for case in bench.cases():
         if "vocab" in case.size or "50000" in case.size:
             continue  # the same functions on more numbers
         ours, numpy = case.call(sx.kernels), case.call(sx.reference)
@@ -1040,9 +1043,9 @@ def test_bench_cases_run_on_both_sides_alike():
 
 def test_best_time_is_the_shortest_of_several_calls(monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0])
-    monkeypatch.setattr(bench_table.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
     calls = []
-    assert bench_table.best_time(lambda: calls.append(1), seconds=1.0) == 2.0
+    assert bench.best_time(lambda: calls.append(1), seconds=1.0) == 2.0
     assert len(calls) == 4  # one does not count
 
 
@@ -1063,14 +1066,14 @@ def test_info_tells_versions_and_the_instruction_set(run):
     [
         ([], "COMMAND"),
         (["tran"], "tran"),
-        (["train", "--epochs", "0"], "--epochs: 0: wanted a whole number of at least 1"),
-        (["train", "--epochs", "ten"], "--epochs: ten: wanted a whole number"),
+        (["train", "--epochs", "0"], "--epochs: 0 came, a whole number of at least 1"),
+        (["train", "--epochs", "ten"], "--epochs: ten came, a whole number"),
         (["train", "--batch-size", "-1"], "--batch-size"),
-        (["train", "--seed", "-1"], "--seed: -1: wanted a whole number of at least 0"),
-        (["train", "--learning-rate", "nan"], "--learning-rate: nan: wanted a number"),
-        (["train", "--learning-rate", "-1"], "--learning-rate: -1: wanted a number of at least 0"),
+        (["train", "--seed", "-1"], "--seed: -1 came, a whole number of at least 0"),
+        (["train", "--learning-rate", "nan"], "--learning-rate: nan came, a number"),
+        (["train", "--learning-rate", "-1"], "--learning-rate: -1 came, a number of at least 0"),
         (["train", "--momentum", "inf"], "--momentum"),
-        (["train", "--x-scale", "1/0"], "--x-scale: 1/0: wanted a number"),
+        (["train", "--x-scale", "1/0"], "--x-scale: 1/0 came, a number"),
         (["train", "--dtype", "float16"], "--dtype"),
         (["train", "--solver", "magic"], "--solver"),
         (["train", "--threads", "0"], "--threads"),
@@ -1106,8 +1109,8 @@ def test_bad_command_line_has_status_2_and_writes_nothing(run, words, part):
         (["evaluate", "m.npz", "--data", "two-by-two"], "its 3 classes (cat, chicken, dog)"),
         (["predict", "m.npz", "nowhere.png"], "nowhere.png: no such file"),
         (["predict", "m.npz", "folder"], "folder: no such file"),
-        (["predict", "m.npz", "wide.npy"], "wide.npy: shape (2, 5), wanted examples of 4 numbers"),
-        (["predict", "m.npz", "words.npy"], "words.npy: holds <U1, wanted numbers"),
+        (["predict", "m.npz", "wide.npy"], "wide.npy: shape (2, 5) came, examples of 4 numbers"),
+        (["predict", "m.npz", "words.npy"], "words.npy: <U1 came, numbers"),
         (["predict", "m.npz", "text"], "text"),
         (["predict", "m.npz", "right.npy", "--out", "folder/a/b"], "folder/a/b"),
     ],

@@ -1506,3 +1506,119 @@ def test_case_116_nothing_is_skipped_where_x_is_zero(kernels, dtype):
         assert np.isnan(logits[2]).all()
         assert not logits[[0, 1, 3, 4]][:, [0, 2]].any()
         assert kernels.predict(X, W).tolist() == [1, 1, 0, 1, 1]
+
+
+# 0 times infinity --------------------------------------------------------------------------------
+
+
+CROSS_ENTROPIES = ["plain", "plain with grad", "linear", "linear with grad", "sparse with grad"]
+
+
+def cross_entropy_by(kernels, way, logits, target, **options):
+    """(loss, gradient or None) of logits, in one of the ways; X is the identity."""
+    logits = np.array(logits)
+    eye = np.eye(len(logits))
+    if way == "plain":
+        return kernels.cross_entropy(logits, target, **options), None
+    if way == "plain with grad":
+        return tuple(kernels.cross_entropy_with_grad(logits, target, **options))
+    if way == "linear":
+        return kernels.linear_cross_entropy(eye, logits, None, target, **options), None
+    if way == "sparse with grad":
+        n = len(logits)
+        eye = SimpleNamespace(
+            data=np.ones(n), indices=np.arange(n), indptr=np.arange(n + 1), shape=(n, n)
+        )
+    result = kernels.linear_cross_entropy_with_grad(eye, logits, None, target, **options)
+    return result.loss, result.dW
+
+
+@pytest.mark.parametrize("way", CROSS_ENTROPIES)
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize(
+    ("logits", "target", "options"),
+    [
+        # The infinite weight is of a class, or a row, that has no part in the loss.
+        ([1, 2, 3], 0, {"weight": [1, 1, INF]}),
+        ([1, 2, 3], 0, {"weight": [1, 1, NAN]}),
+        ([1, 2, 3], [0.5, 0.5, 0], {"weight": [1, 1, INF]}),
+        ([1, 2, 3], 0, {"weight": [0, 1, 1], "sample_weight": [INF, 1]}),
+        ([1, 2, 3], 0, {"weight": [INF, 1, 1], "sample_weight": [0, 1]}),
+        ([1, 2, 3], 0, {"weight": [INF, 1, 1], "sample_weight": [0, 0], "label_smoothing": 0.1}),
+        ([1, 2, 3], [0.0, 0, 0], {"sample_weight": [INF, 1]}),
+        ([1, 2, 3], [0.5, 0.5, 0], {"weight": [INF, 1, 1], "sample_weight": [0, 1]}),
+        ([1, 2, 3], -100, {"weight": [1, 1, INF], "sample_weight": [INF, 1]}),
+        # A loss that would be infinite counts 0 times.
+        ([0, -INF, 1], 1, {"weight": [1, 0, 1]}),
+        ([0, -INF, 1], 1, {"sample_weight": [0, 1]}),
+        ([0, -INF, 1], [0.5, 0.5, 0], {"sample_weight": [0, 1]}),
+        ([0, -INF, 1], 1, {"sample_weight": [0, 1], "label_smoothing": 0.1}),
+        ([0, -INF, 1], 0, {"weight": [1, 0, 1], "label_smoothing": 1.0}),
+    ],
+)
+def test_an_infinite_factor_beside_0_counts_nothing(kernels, way, many, logits, target, options):
+    """Equal to what 0 for the infinite factor gives: also the gradient, and the other row."""
+    finite = {k: np.nan_to_num(v, posinf=0, nan=0) if "weight" in k else v
+              for k, v in options.items()}  # fmt: skip
+    other = [0.0, 1, 0] if np.ndim(target) else 1
+    logits, target = np.array([logits, [3.0, 1, -1]], float), np.array([target, other])
+    harmless = np.where(np.isinf(logits), -50, logits)
+    if many:  # classes of probability 0, to go by rows
+        logits, harmless = (np.pad(a, ((0, 0), (0, 300)), constant_values=-1e9)
+                            for a in (logits, harmless))  # fmt: skip
+        if target.ndim == 2:
+            target = np.pad(target, ((0, 0), (0, 300)))
+        for given in (options := dict(options), finite):
+            if "weight" in given:
+                given["weight"] = [*given["weight"], *[0] * 300]
+    if many and options.get("label_smoothing") and "weight" not in options:
+        pytest.skip("the smoothing spreads over the classes that were added")
+    dense = way.startswith("linear") or (way == "sparse with grad" and kernels is reference)
+    if dense and np.isinf(logits).any():
+        pytest.skip("X has zeros, which make infinite weights NaN")
+    for reduction in REDUCTIONS:
+        if reduction == "mean" and target.ndim == 2 and INF in options.get("sample_weight", []):
+            continue  # with probabilities every sample weight is in the denominator
+        o = {"reduction": reduction}
+        loss, gradient = cross_entropy_by(kernels, way, logits, target, **options | o)
+        wanted, wanted_gradient = cross_entropy_by(kernels, way, harmless, target, **finite | o)
+        np.testing.assert_allclose(loss, wanted, 1e-12)
+        assert np.isfinite(loss).all() or (reduction == "mean" and np.isnan(wanted))
+        if gradient is not None:
+            np.testing.assert_allclose(gradient, wanted_gradient, 1e-12, 1e-16)
+
+
+@pytest.mark.parametrize("way", CROSS_ENTROPIES)
+@pytest.mark.parametrize(
+    ("logits", "target", "options"),
+    [
+        ([1, 2, 3], 0, {"weight": [INF, 1, 1]}),
+        ([1, 2, 3], 2, {"weight": [1, 1, INF]}),
+        ([1, 2, 3], 2, {"sample_weight": [INF]}),
+        ([1, 2, 3], 0, {"weight": [1, 1, INF], "label_smoothing": 0.1}),
+        ([1, 2, 3], 2, {"weight": [1, 1, INF], "label_smoothing": 0.1}),
+        ([1, 2, 3], 2, {"sample_weight": [INF], "label_smoothing": 0.1}),
+        ([1, 2, 3], [0, 0, 1.0], {"weight": [1, 1, INF]}),
+        ([1, 2, 3], [0, 0.5, 0.5], {"sample_weight": [INF]}),
+        ([0, -1000, -1000], 1, {"weight": [1, INF, 1]}),  # where log-sum-exp rounds to the maximum
+    ],
+)
+def test_an_infinite_factor_that_counts(kernels, way, logits, target, options):
+    """The row's loss is infinite."""
+    for reduction in ("sum", "none"):
+        loss, _ = cross_entropy_by(
+            kernels, way, [logits], np.array([target]), **options | {"reduction": reduction}
+        )
+        assert np.all(np.equal(loss, INF))
+
+
+@pytest.mark.parametrize("way", CROSS_ENTROPIES)
+def test_infinite_weights_as_pytorch_defines_them(kernels, way):
+    weight = [1, 1, INF]
+    loss, gradient = cross_entropy_by(kernels, way, [[1.0, 2, 3]], np.array([0]), weight=weight)
+    assert loss == pytest.approx(2.40760596444438, rel=1e-14)
+    if gradient is not None:
+        p = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
+        np.testing.assert_allclose(gradient, [p - [1, 0, 0]], 1e-12)
+    # The mean divides infinity by infinity.
+    assert np.isnan(cross_entropy_by(kernels, way, [[1.0, 2, 3]], np.array([2]), weight=weight)[0])

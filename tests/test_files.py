@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from softmax_ext import SoftmaxModel, Trainer, _files, cli
-from softmax_ext.trainer import History, HistoryRow
+from softmax_ext.training import History, HistoryRow
 
 MODEL = SoftmaxModel(np.arange(8.0).reshape(4, 2), [0.5, -0.5])
 HISTORY = History([HistoryRow(1, 0.5, 0.75, 0.25, 0.5, 2.0, 500.0)])
@@ -349,7 +349,7 @@ def test_history_is_cut_nowhere():
     before = Path("history.csv").read_bytes()
     program = """
         import resource
-        from softmax_ext.trainer import History, HistoryRow
+        from softmax_ext.training import History, HistoryRow
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         History([HistoryRow(1, 0.5, 0.75, 0.25, 0.5, 2.0, 500.0)] * 1000).to_csv("history.csv")
     """
@@ -475,6 +475,24 @@ def test_a_file_system_without_locks_is_written_to_and_not_tidied(monkeypatch):
     theirs = Path(f".model.npz.{bytes(8).hex()}.tmp")
     theirs.touch()
     MODEL.save("model.npz")
+    assert sorted(os.listdir()) == [theirs.name, "model.npz"]
+
+
+def test_a_system_without_what_only_unix_has_imports_saves_and_does_not_tidy():
+    theirs = Path(f".model.npz.{bytes(8).hex()}.tmp")
+    theirs.touch()
+    program = """
+        import os, sys
+        sys.modules["fcntl"] = None
+        for name in ("O_NONBLOCK", "fchown", "fchmod"):
+            delattr(os, name)
+        import softmax_ext as sx
+        for _ in range(2):
+            sx.SoftmaxModel.zeros(2, 3).save("model.npz")
+        print(sx.SoftmaxModel.load("model.npz"))
+    """
+    done = run(program)
+    assert done.stdout == "SoftmaxModel(2 features, 3 classes, float32)\n", done.stderr
     assert sorted(os.listdir()) == [theirs.name, "model.npz"]
 
 

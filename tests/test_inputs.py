@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_dtypes_of_logits(kernels, dtype):
     np.testing.assert_allclose(result.dlogits, wide.dlogits, 1e-6, 1e-7)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f2", ">f4", ">f8"])
 @pytest.mark.parametrize("compute", FLOATS)
 def test_dtypes_of_soft_targets(kernels, compute, dtype):
     p = Problem(Case(20, 7, 5, compute, soft=True))
@@ -215,6 +217,64 @@ def test_results_may_go_backwards_over_what_is_still_to_be_read(kernels, c, dtyp
         expected = call(logits)
         x[...] = logits
         assert_same_bits(call(x, out=out), expected)
+
+
+def sharing(array, shape):
+    """A copy of an array, and a float64 array of a shape that begins at the same address."""
+    memory = np.zeros(max(array.size, math.prod(shape)))
+    given = memory.view(array.dtype)[: array.size].reshape(array.shape)
+    given[...] = array
+    return given, memory[: math.prod(shape)].reshape(shape)
+
+
+def float64_weights(problem):
+    return {name: problem.options[name].astype("float64") for name in ("weight", "sample_weight")}
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", ["X", "W", "b", "target", "weight", "sample_weight", "rows",
+                                  "indices", "indptr"])  # fmt: skip
+def test_out_may_begin_where_any_input_does(kernels, name, sparse, soft):
+    if not sparse and name in ("indices", "indptr"):
+        pytest.skip("a dense X has none")
+    n, d, c = 200, 5, 3
+    p = Problem(Case(n, d, c, soft=soft, rows=True, weight=True, sample_weight=True))
+    csr = {"data": p.X.ravel(), "indices": np.tile(np.arange(d), n), "indptr": d * np.arange(n + 1)}
+    plain = {"X": p.X, "W": p.W, "b": p.b, "target": p.target, "rows": p.rows} | float64_weights(p)
+
+    def call(function, names, shape, place=None):
+        """The function with `out` (at a place of a tuple) over the input, and without."""
+        results = []
+        for shared in (True, False):
+            arrays = plain | csr | {"with_dX": not sparse}
+            key = "data" if sparse and name == "X" else name
+            arrays[key], out = sharing(arrays[key], shape)
+            if sparse:
+                arrays["X"] = SimpleNamespace(**{k: arrays[k] for k in csr}, shape=(n, d))
+            given = {k: arrays[k] for k in names}
+            if shared:
+                given["out"] = out if place is None else tuple(
+                    out if i == place else None for i in range(3)
+                )  # fmt: skip
+            results.append(function(**given))
+        assert_same_bits(*results)
+
+    call(kernels.linear, ("X", "W", "b"), (n, c))
+    with_dX = () if sparse else ("with_dX",)
+    names = (*plain, *with_dX)
+    for place, shape in enumerate(((d, c), (c,), (len(p.rows), d))[: 2 if sparse else 3]):
+        call(kernels.linear_cross_entropy_with_grad, names, shape, place)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("name", ["logits", "target", "weight", "sample_weight"])
+def test_the_gradient_may_begin_where_any_input_does(kernels, name, soft):
+    p = Problem(Case(200, 5, 3, soft=soft, weight=True, sample_weight=True))
+    plain = {"logits": p.X @ p.W, "target": p.target} | float64_weights(p)
+    given, out = sharing(plain[name], (200, 3))
+    expected = kernels.cross_entropy_with_grad(**plain)
+    assert_same_bits(kernels.cross_entropy_with_grad(**plain | {name: given}, out=out), expected)
 
 
 def test_an_earlier_result_is_reused(kernels):

@@ -482,6 +482,52 @@ def test_rows_of_any_integer_dtype(kernels, dtype):
     assert_same_bits(f(**p.gradient | {"rows": np.repeat(rows, 2)[::2]}), expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint64", ">u8", "uint32", ">u4", ">i8", "int16"])
+def test_rows_outside_are_refused_in_every_dtype(kernels, dtype):
+    """None wraps around to a row from the end."""
+    p, info = Problem(Case(65, 17, 10)), np.iinfo(dtype)
+    for row in (65, info.max, *([info.min] if info.min else [])):
+        rows = np.array([3, row], dtype)
+        with pytest.raises(IndexError, match=f"rows: index {row} at position 1 is outside"):
+            kernels.linear_cross_entropy_with_grad(**p.gradient | {"rows": rows})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label", "ignore", "ignored"),
+    [
+        ("int64", -(2**63), -(2**63), True),
+        (">i8", -(2**63), -(2**63), True),
+        ("uint64", 2**64 - 1, 2**64 - 1, True),
+        (">u8", 2**63, 2**63, True),
+        ("uint64", 2**64 - 1, -1, False),
+        ("uint64", 2**63, -(2**63), False),
+        ("int64", -1, 2**64 - 1, False),
+        ("int64", -(2**63) + 1, 2**70, False),
+        ("int64", -(2**63), 2**63, False),
+        ("uint8", 156, -100, False),
+    ],
+)
+def test_the_ignored_label_may_be_any_integer(kernels, dtype, label, ignore, ignored):
+    """Labels are compared as the numbers they are, whatever their dtype."""
+    target = np.array([1, label], dtype)
+    X, W = np.array([[0.5], [2.0]]), np.array([[1.0, -1.0]])
+    rows = np.arange(2)
+    for call in (
+        lambda: kernels.cross_entropy(X @ W, target, ignore_index=ignore),
+        lambda: kernels.linear_cross_entropy(X, W, None, target, ignore_index=ignore),
+        lambda: (
+            kernels.linear_cross_entropy_with_grad(
+                X, W, None, target, ignore_index=ignore, rows=rows
+            ).loss
+        ),
+    ):
+        if ignored:
+            assert call() == pytest.approx(np.log1p(np.e))
+        else:
+            with pytest.raises(IndexError, match=f"target: label {label} at row"):
+                call()
+
+
 def test_a_row_that_comes_twice_counts_twice(kernels):
     p = Problem(Case(5, 7, 3, reduction="sum"))
     f = kernels.linear_cross_entropy_with_grad

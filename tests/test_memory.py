@@ -170,6 +170,28 @@ def test_a_training_loop_with_out_allocates_nothing(isa, gathered):
     assert after - before < 2048
 
 
+def test_a_minibatch_converts_no_targets_or_weights():
+    """Whatever the dtypes of the floats, and however many rows there are beside the minibatch."""
+    n = 100_000
+    rng = np.random.default_rng(0)
+    X, W = rng.random((n, 4), np.float32), np.zeros((4, 3), np.float32)
+    rows = rng.permutation(n)[:64]
+    targets, weights = (np.ones(shape) for shape in ((n, 3), n))
+    tracemalloc.start()
+    try:
+        for target, weight in (
+            (targets, weights),
+            (targets, weights.astype(np.float32)),
+            (targets.astype(np.float32)[::-1], weights[::-1]),
+        ):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            sx.linear_cross_entropy_with_grad(X, W, None, target, sample_weight=weight, rows=rows)
+            assert tracemalloc.get_traced_memory()[1] - before < n
+    finally:
+        tracemalloc.stop()
+
+
 def test_workspace_is_not_shared_between_threads():
     problems = [problem(seed) for seed in range(4)]
     with sx.num_threads(1):

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_sdist_holds_all_sources(sdist, source_tree):
     with tarfile.open(sdist) as archive:
         names = {str(PurePosixPath(*PurePosixPath(n).parts[1:])) for n in archive.getnames()}
     wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "softmax_ext/py.typed"}
-    for pattern in ("src/*", "softmax_ext/*.py*", "tests/*", "bench/*", "tools/*"):
+    for pattern in ("src/*", "softmax_ext/**/*.py*", "tests/*", "bench/*", "tools/*"):
         found = [path for path in source_tree.glob(pattern) if path.is_file()]
         assert found, pattern
         wanted |= {str(path.relative_to(source_tree)) for path in found}
@@ -137,8 +138,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, source_tree):
     extensions = [name for name in package if name.endswith(".so")]
     assert [name.split("/")[1].split(".")[0] for name in extensions] == ["_kernels"]
     # The rest is exactly the Python face and the types: no C, no Cython, no tests.
-    face = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.py")}
-    stubs = {f"softmax_ext/{path.name}" for path in (source_tree / "softmax_ext").glob("*.pyi")}
+    face, stubs = (
+        {str(path.relative_to(source_tree)) for path in (source_tree / "softmax_ext").rglob(name)}
+        for name in ("*.py", "*.pyi")
+    )
     assert "softmax_ext/_kernels.pyi" in stubs
     assert package == face | stubs | set(extensions) | {"softmax_ext/py.typed"}
 
@@ -202,21 +205,81 @@ def test_installed_command_trains_with_numpy_alone(clean_python, tmp_path):
 
 
 @needs_build_tools
-@pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
-def test_build_without_a_usable_compiler_says_what_to_install(source_tree, tmp_path, compiler):
+def test_pip_says_what_to_install_where_there_is_no_compiler(source_tree, tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     done = subprocess.run(
         [*command, "--wheel-dir", tmp_path, source_tree],
-        env={**os.environ, "CC": compiler},
+        env={**os.environ, "CC": "false"},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0, said
-    assert "C compiler" in said
-    assert "gcc" in said
+    assert "needs a C compiler" in said
+    assert "apt-get install gcc" in said
     assert not list(tmp_path.iterdir())
+
+
+def build_with(compiler: str, folder: Path) -> str:
+    """What a build says that fails at the latest where the first leaf is compiled."""
+    program = f"""
+import runpy, sys
+import Cython.Build
+Cython.Build.cythonize = lambda extensions, **options: extensions  # which takes seconds
+folder = {str(folder)!r}
+sys.argv = ["setup.py", "build_ext", "--build-temp", folder, "--build-lib", folder]
+runpy.run_path("setup.py")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "CC": compiler},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def fake_compiler(folder: Path, macro: str, header: str, leaf: str) -> str:
+    """A compiler that does one thing where it is asked for each of the three."""
+    path = folder / "cc"
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in *-dM*) {macro} ;; *-E*) {header} ;; *) {leaf} ;; esac\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_build_tools
+def test_build_errors_are_told_as_what_they_are(tmp_path):
+    assert "needs a C compiler" in build_with("/nonexistent/cc", tmp_path)
+
+    compiler = fake_compiler(tmp_path, "true", "echo no Python.h >&2; exit 1", "true")
+    said = build_with(compiler, tmp_path)
+    assert "needs the headers of Python" in said
+    assert "no Python.h" in said
+
+    compiler = fake_compiler(tmp_path, "true", "true", "echo disk full >&2; exit 1")
+    said = build_with(compiler, tmp_path)
+    assert "disk full" in said
+    assert "softmax_ext needs" not in said
+
+
+@needs_build_tools
+@pytest.mark.parametrize(
+    ("processor", "leaves"),
+    [
+        ("__x86_64__", {"baseline", "avx2", "avx512"}),
+        ("__aarch64__", {"baseline", "neon"}),
+        ("__riscv", {"baseline"}),
+    ],
+)
+def test_leaves_are_those_of_the_compilers_processor(processor, leaves, tmp_path):
+    """A cross compiler's processor is not the one that it runs on."""
+    compiler = fake_compiler(tmp_path, f"echo '#define {processor} 1'", "true", 'echo "$@"; exit 1')
+    assert set(re.findall(r"src/smx_(\w+)\.c", build_with(compiler, tmp_path))) == leaves
 
 
 def test_version_is_one():

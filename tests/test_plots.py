@@ -11,7 +11,7 @@ import pytest
 
 import softmax_ext as sx
 from softmax_ext import datasets, plots
-from softmax_ext.trainer import History, HistoryRow
+from softmax_ext.training import History, HistoryRow
 
 pytest.importorskip("matplotlib")
 from matplotlib import rc_context
@@ -143,12 +143,12 @@ def test_show_images_keeps_colours():
 @pytest.mark.parametrize(
     ("images", "rows", "cols", "titles", "message"),
     [
-        (np.zeros((3, 784)), 1, 3, None, r"images: shape \(3, 784\), wanted \(n, height, width\)"),
+        (np.zeros((3, 784)), 1, 3, None, r"images: shape \(3, 784\) came, \(n, height, width\)"),
         (np.zeros((3, 2, 2, 2)), 1, 3, None, r"images: shape \(3, 2, 2, 2\)"),
         (np.zeros((0, 2, 2)), 1, 3, None, "images: none"),
-        (np.zeros((3, 2, 2)), 0, 3, None, "rows: 0, wanted at least 1"),
-        (np.zeros((3, 2, 2)), 1, -1, None, "cols: -1, wanted at least 1"),
-        (np.zeros((3, 2, 2)), 1, 3, ["a", "b"], "titles: 2 for 3 images"),
+        (np.zeros((3, 2, 2)), 0, 3, None, "rows: 0 came, an integer from 1"),
+        (np.zeros((3, 2, 2)), 1, -1, None, "cols: -1 came, an integer from 1"),
+        (np.zeros((3, 2, 2)), 1, 3, ["a", "b"], "titles: 2 came, 3 were wanted"),
     ],
 )
 def test_show_images_refuses(images, rows, cols, titles, message):
@@ -260,10 +260,10 @@ def test_plot_weights_of_an_untrained_model_are_white():
 @pytest.mark.parametrize(
     ("W", "shape", "names", "message"),
     [
-        (np.zeros(4), (2, 2), None, r"W: shape \(4,\), wanted \(D, C\)"),
+        (np.zeros(4), (2, 2), None, r"W: shape \(4,\) came, \(D, C\)"),
         (np.zeros((4, 0)), (2, 2), None, r"W: shape \(4, 0\)"),
-        (np.zeros((4, 2)), (28, 28), None, r"shape: \(28, 28\) has 784 pixels, wanted the 4 of W"),
-        (np.zeros((4, 2)), (2, 2), ["a"], "class_names: 1 names for 2 classes"),
+        (np.zeros((4, 2)), (28, 28), None, r"shape: \(28, 28\) of 784 pixels came, one of 4,"),
+        (np.zeros((4, 2)), (2, 2), ["a"], "class_names: 1 came, 2 were wanted"),
     ],
 )
 def test_plot_weights_refuses(W, shape, names, message):
@@ -289,8 +289,8 @@ def test_confusion_counts_is_a_count_of_pairs(rng):
     [
         ([0, 5], [0, 0], ValueError, r"true: class 5 at row 1 is outside \[0, 5\)"),
         ([0, 0], [-1, 0], ValueError, r"predicted: class -1 at row 0 is outside \[0, 5\)"),
-        ([0, 0], [0], ValueError, "predicted: 1 for 2 in true"),
-        ([[0]], [[0]], ValueError, r"true: shape \(1, 1\), wanted \(n,\)"),
+        ([0, 0], [0], ValueError, "predicted: 1 came, 2 were wanted, as many as true has"),
+        ([[0]], [[0]], ValueError, r"true: shape \(1, 1\) came, \(n,\)"),
         ([0.0], [0], TypeError, "true: dtype float64"),
     ],
 )
@@ -406,7 +406,7 @@ def test_plot_confusion_takes_the_labels_of_a_model(true, predicted, classes):
             r"predicted: class 2 at row 1 is outside \[0, 2\)",
         ),
         (["a"], ["c"], ["a", "b"], ValueError, "predicted: label 'c' at row 0 is not one of"),
-        ([0.5], [0], None, TypeError, "true: dtype float64, wanted class indices or names"),
+        ([0.5], [0], None, TypeError, "true: dtype float64 came, class indices or names"),
     ],
 )
 def test_plot_confusion_refuses(true, predicted, names, error, message):
@@ -456,11 +456,11 @@ def test_show_mistakes_without_any_says_so(rng):
 @pytest.mark.parametrize(
     ("images", "true", "predicted", "options", "message"),
     [
-        (np.zeros((2, 2, 2)), [0], [0], {}, "true: 1 for 2 in images"),
-        (np.zeros((1, 2, 2)), [0], [0, 1], {}, "predicted: 2 for 1 in images"),
+        (np.zeros((2, 2, 2)), [0], [0], {}, "true: 1 came, 2 were wanted"),
+        (np.zeros((1, 2, 2)), [0], [0, 1], {}, "predicted: 2 came, 1 were wanted"),
         (np.zeros((1, 4)), [0], [0], {}, r"images: shape \(1, 4\)"),
         (np.zeros((1, 2, 2)), [0], [3], {"class_names": ["a", "b"]}, "predicted: class 3"),
-        (np.zeros((1, 2, 2)), [0], [1], {"n": 0}, "n: 0, wanted at least 1"),
+        (np.zeros((1, 2, 2)), [0], [1], {"n": 0}, "n: 0 came, an integer from 1"),
     ],
 )
 def test_show_mistakes_refuses(images, true, predicted, options, message):

@@ -151,7 +151,7 @@ def test_one_hot_of_cat_chicken_dog():
     [
         ([0, 3], IndexError, r"labels: label 3 at row 1 is outside \[0, 3\)"),
         ([[0, 1], [-1, 0]], IndexError, r"labels: label -1 at index \(1, 0\) is outside \[0, 3\)"),
-        ([0.0], TypeError, "labels: got dtype float64, wanted integers"),
+        ([0.0], TypeError, "labels: dtype float64 came, integers"),
     ],
 )
 def test_one_hot_refuses(labels, error, message):
@@ -353,10 +353,9 @@ def test_scalars_and_empty_sums():  # 41, 43, 44, 45, 48
     assert ref.logsumexp([]) == -INF
     assert ref.logsumexp(np.zeros((3, 0))).tolist() == [-INF] * 3
     assert ref.softmax(np.zeros((0, 3))).shape == (0, 3)
-    assert ref.log_softmax(np.zeros((0, 0))).shape == (0, 0)
     assert ref.softmax([[5.0, -INF]], axis=()).tolist()[0][0] == 1
     for f in (ref.softmax, ref.log_softmax):
-        for empty in ([], np.zeros((3, 0))):
+        for empty in ([], np.zeros((3, 0)), np.zeros((0, 0))):
             with pytest.raises(ValueError, match="zero-size array to reduction"):
                 f(empty)
 
@@ -394,7 +393,7 @@ def test_axes_that_are_refused(axis, error):  # 49, 50
 )
 def test_dtypes_that_are_refused_everywhere(x):  # 36 to 39, 60
     for f in (ref.softmax, ref.log_softmax, ref.logsumexp, ref.entropy):
-        with pytest.raises(TypeError, match=r"^[xp]: got"):
+        with pytest.raises(TypeError, match=r"^[xp]: .* came"):
             f(x)
     row, column = np.ma.reshape(x, (1, -1)), np.ma.reshape(x, (-1, 1))
     if not isinstance(x, np.ma.MaskedArray):
@@ -406,7 +405,7 @@ def test_dtypes_that_are_refused_everywhere(x):  # 36 to 39, 60
         lambda: ref.linear(np.zeros((2, 2)), np.zeros((2, x.size)), x),
         lambda: ref.kl_divergence(np.zeros(x.size), x),
     ):
-        with pytest.raises(TypeError, match=r"^(logits|X|W|b|q): got"):
+        with pytest.raises(TypeError, match=r"^(logits|X|W|b|q): .* came"):
             call()
 
 
@@ -584,26 +583,26 @@ def test_every_integer_dtype_is_a_label(rng, dtype):  # 100
         ({"target": [0, 3]}, IndexError, r"target: label 3 at row 1 is outside \[0, 3\)"),
         ({"target": [-1, 0]}, IndexError, r"target: label -1 at row 0 is outside \[0, 3\)"),
         ({"target": np.array([2**63, 0], np.uint64)}, IndexError, "label 9223372036854775808"),
-        ({"target": [0, 1, 2]}, ValueError, r"target: got shape \(3,\), wanted \(2,\)"),
-        ({"target": [0.0, 1.0]}, TypeError, "target: got labels of dtype float64, wanted int"),
-        ({"target": np.eye(3)}, ValueError, r"probabilities of shape \(3, 3\), wanted \(2, 3\)"),
+        ({"target": [0, 1, 2]}, ValueError, r"target: shape \(3,\) came, \(2,\)"),
+        ({"target": [0.0, 1.0]}, TypeError, "target: labels of dtype float64 came, int"),
+        ({"target": np.eye(3)}, ValueError, r"probabilities of shape \(3, 3\) came, \(2, 3\)"),
         ({"target": np.eye(2, 3, dtype=int)}, ValueError, r"pass target.argmax\(axis=1\)"),
-        ({"target": [True, False]}, TypeError, "target: got dtype bool"),
+        ({"target": [True, False]}, TypeError, "target: dtype bool came"),
         ({"target": np.ma.masked_array([0, 1], [0, 1])}, TypeError, r"target: .*\.filled\(\)"),
-        ({"weight": [1.0, 2.0]}, ValueError, r"weight: got shape \(2,\), wanted \(3,\)"),
-        ({"weight": ["1", "2", "3"]}, TypeError, "weight: got dtype <U1"),
-        ({"sample_weight": [1.0]}, ValueError, r"sample_weight: got shape \(1,\), wanted \(2,\)"),
-        ({"sample_weight": np.ones(2, np.longdouble)}, TypeError, "sample_weight: got dtype"),
-        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: got 1.5"),
-        ({"label_smoothing": -0.1}, ValueError, "label_smoothing: got -0.1"),
-        ({"label_smoothing": NAN}, ValueError, "label_smoothing: got nan"),
-        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing: got str"),
-        ({"reduction": "foo"}, ValueError, "reduction: got 'foo'"),
-        ({"ignore_index": 1.0}, TypeError, "ignore_index: got float"),
-        ({"target": np.eye(2, 3), "ignore_index": 0}, ValueError, "ignore_index: got 0 with"),
-        ({"logits": 1.0}, ValueError, r"logits: got shape \(\)"),
-        ({"logits": np.zeros((2, 0))}, ValueError, r"logits: got shape \(2, 0\)"),
-        ({"logits": np.zeros((2, 3), np.float16)}, TypeError, "logits: got dtype float16"),
+        ({"weight": [1.0, 2.0]}, ValueError, r"weight: shape \(2,\) came, \(3,\)"),
+        ({"weight": ["1", "2", "3"]}, TypeError, "weight: dtype <U1 came"),
+        ({"sample_weight": [1.0]}, ValueError, r"sample_weight: shape \(1,\) came, \(2,\)"),
+        ({"sample_weight": np.ones(2, np.longdouble)}, TypeError, "sample_weight: dtype .* came"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: 1.5 came"),
+        ({"label_smoothing": -0.1}, ValueError, "label_smoothing: -0.1 came"),
+        ({"label_smoothing": NAN}, ValueError, "label_smoothing: nan came"),
+        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing: str came"),
+        ({"reduction": "foo"}, ValueError, "reduction: 'foo' came"),
+        ({"ignore_index": 1.0}, TypeError, "ignore_index: float came"),
+        ({"target": np.eye(2, 3), "ignore_index": 0}, ValueError, "ignore_index: 0 came with"),
+        ({"logits": 1.0}, ValueError, r"logits: shape \(\) came"),
+        ({"logits": np.zeros((2, 0))}, ValueError, r"logits: shape \(2, 0\) came"),
+        ({"logits": np.zeros((2, 3), np.float16)}, TypeError, "logits: dtype float16 came"),
     ],
 )
 def test_cross_entropy_refuses(changes, error, message):
@@ -633,10 +632,10 @@ def read_only(array):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (np.zeros((3, 2)), r"out: got shape \(3, 2\), wanted \(2, 3\)"),
-        (np.zeros((2, 3), np.float32), "out: got dtype float32, wanted float64"),
-        (np.zeros((2, 3), np.dtype(float).newbyteorder()), "out: got dtype >f8"),
-        (read_only(np.zeros((2, 3))), "out: got a read-only array"),
+        (np.zeros((3, 2)), r"out: shape \(3, 2\) came, \(2, 3\)"),
+        (np.zeros((2, 3), np.float32), "out: dtype float32 came, float64"),
+        (np.zeros((2, 3), np.dtype(float).newbyteorder()), "out: dtype >f8 came"),
+        (read_only(np.zeros((2, 3))), "out: a read-only array came"),
         (np.lib.stride_tricks.as_strided(np.zeros(4), (2, 3), (8, 8)), "overlaps itself"),
         (np.lib.stride_tricks.as_strided(np.zeros(3), (2, 3), (0, 8)), "overlaps itself"),
     ],
@@ -653,7 +652,7 @@ def test_out_that_is_refused(out, message):  # 54, 64
         with pytest.raises(ValueError, match=message):
             call()
     np.testing.assert_array_equal(out, before)
-    with pytest.raises(TypeError, match="out: got list"):
+    with pytest.raises(TypeError, match="out: list came"):
         ref.softmax(x, out=[[0.0] * 3] * 2)
 
 
@@ -854,19 +853,24 @@ def test_sparse_entries_at_one_place_add_up():
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (csr(indptr=[0, 2]), ValueError, "X: got an indptr that is not 3 ascending"),
-        (csr(indptr=[1, 2, 3]), ValueError, "X: got an indptr that is not 3 ascending"),
-        (csr(indptr=[0, 4, 3]), ValueError, "X: got an indptr that is not 3 ascending"),
-        (csr(indptr=[0, 2, 4]), ValueError, "X: got 3 indices and 3 numbers, wanted 4"),
-        (csr(indices=[0, 1]), ValueError, "X: got 2 indices and 3 numbers"),
-        (csr(indices=[0, 2, 1]), ValueError, r"X: got column indices outside \[0, 2\)"),
-        (csr(indices=[0, -1, 1]), ValueError, r"X: got column indices outside \[0, 2\)"),
-        (csr(data=[1j, 0, 0]), TypeError, "X: got dtype complex128"),
+        (csr(indptr=[0, 2]), ValueError, "X.indptr: other numbers came than the 3 asc"),
+        (csr(indptr=[-1, 2, 3]), ValueError, "X.indptr: other numbers came than the 3 asc"),
+        (
+            csr(indptr=np.uint64([0, 3, 2])),
+            ValueError,
+            "X.indptr: other numbers came than the 3 asc",
+        ),
+        (csr(indptr=[0, 4, 3]), ValueError, "X.indptr: other numbers came than the 3 asc"),
+        (csr(indptr=[0, 2, 4]), ValueError, "X: 3 indices and 3 numbers came, 4"),
+        (csr(indices=[0, 1]), ValueError, "X: 2 indices and 3 numbers came"),
+        (csr(indices=[0, 2, 1]), ValueError, r"X.indices: some came that are outside \[0, 2\)"),
+        (csr(indices=[0, -1, 1]), ValueError, r"X.indices: some came that are outside \[0, 2\)"),
+        (csr(data=[1j, 0, 0]), TypeError, "X: dtype complex128 came"),
         (scipy.sparse.csc_array(np.eye(2)), TypeError, r"X: .* csc form.*\.tocsr\(\)"),
-        (np.ones(2), ValueError, r"X: got shape \(2,\), wanted \(N, D\)"),
-        (np.ones((1, 2, 2)), ValueError, "X: got shape"),
-        (np.ones((2, 3)), ValueError, r"W: got shape \(2, 2\), wanted \(3, C\)"),
-        (np.ones((2, 2), np.float16), TypeError, "X: got dtype float16"),
+        (np.ones(2), ValueError, r"X: shape \(2,\) came, \(N, D\)"),
+        (np.ones((1, 2, 2)), ValueError, "X: shape .* came"),
+        (np.ones((2, 3)), ValueError, r"W: shape \(2, 2\) came, \(3, C\)"),
+        (np.ones((2, 2), np.float16), TypeError, "X: dtype float16 came"),
     ],
 )
 def test_x_that_is_refused(X, error, message):
@@ -884,32 +888,32 @@ def test_x_that_is_refused(X, error, message):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"W": np.zeros(2)}, ValueError, r"W: got shape \(2,\)"),
-        ({"W": np.zeros((2, 0)), "b": None}, ValueError, r"W: got shape \(2, 0\), wanted"),
-        ({"b": np.zeros(2)}, ValueError, r"b: got shape \(2,\), wanted \(3,\)"),
-        ({"x_scale": "1"}, TypeError, "x_scale: got str"),
-        ({"x_scale": INF}, ValueError, "x_scale: got inf"),
-        ({"x_scale": NAN}, ValueError, "x_scale: got nan"),
+        ({"W": np.zeros(2)}, ValueError, r"W: shape \(2,\) came"),
+        ({"W": np.zeros((2, 0)), "b": None}, ValueError, r"W: shape \(2, 0\) came"),
+        ({"b": np.zeros(2)}, ValueError, r"b: shape \(2,\) came, \(3,\)"),
+        ({"x_scale": "1"}, TypeError, "x_scale: str came"),
+        ({"x_scale": INF}, ValueError, "x_scale: inf came"),
+        ({"x_scale": NAN}, ValueError, "x_scale: nan came"),
         ({"rows": [0, 4]}, IndexError, r"rows: index 4 at position 1 is outside \[-4, 4\)"),
         ({"rows": [-5]}, IndexError, r"rows: index -5 at position 0 is outside \[-4, 4\)"),
         ({"rows": np.ones(4, bool)}, TypeError, "rows: .*numpy.flatnonzero"),
-        ({"rows": [0.0]}, TypeError, "rows: got dtype float64"),
-        ({"rows": [[0]]}, ValueError, r"rows: got shape \(1, 1\)"),
+        ({"rows": [0.0]}, TypeError, "rows: dtype float64 came"),
+        ({"rows": [[0]]}, ValueError, r"rows: shape \(1, 1\) came"),
         (
             {"rows": [0, 1, -1], "target": [0, 1, 9, 7]},
             IndexError,
             r"target: label 7 at rows\[2\] = -1 is outside \[0, 3\)",
         ),
-        ({"out": np.zeros((2, 3))}, TypeError, "out: wanted a tuple .* got ndarray"),
-        ({"out": (None,)}, TypeError, "out: wanted a tuple .* got tuple"),
-        ({"out": (np.zeros((3, 2)), None)}, ValueError, r"out: dW: got shape \(3, 2\)"),
-        ({"out": (None, np.zeros(3, "f4"))}, ValueError, "out: db: got dtype float32"),
-        ({"out": (None, None, np.zeros((4, 2)))}, ValueError, "out: got an array for dX"),
-        ({"out": (None, np.zeros(3)), "b": None}, ValueError, "out: got an array for db"),
+        ({"out": np.zeros((2, 3))}, TypeError, "out: ndarray came, a tuple"),
+        ({"out": (None,)}, TypeError, "out: tuple came, a tuple"),
+        ({"out": (np.zeros((3, 2)), None)}, ValueError, r"out: dW: shape \(3, 2\) came"),
+        ({"out": (None, np.zeros(3, "f4"))}, ValueError, "out: db: dtype float32 came"),
+        ({"out": (None, None, np.zeros((4, 2)))}, ValueError, "out: an array for dX came"),
+        ({"out": (None, np.zeros(3)), "b": None}, ValueError, "out: an array for db came"),
         (
             {"out": [None, None, np.zeros((3, 2))], "with_dX": True},
             ValueError,
-            r"out: dX: got shape \(3, 2\), wanted \(4, 2\)",
+            r"out: dX: shape \(3, 2\) came, \(4, 2\)",
         ),
     ],
 )
@@ -926,7 +930,7 @@ def test_linear_cross_entropy_refuses(changes, error, message):
 
 def test_out_arrays_that_overlap_each_other():
     packed = np.zeros(8)
-    with pytest.raises(ValueError, match="out: got a db that overlaps"):
+    with pytest.raises(ValueError, match="out: a db that overlaps another came"):
         ref.linear_cross_entropy_with_grad(
             np.ones((4, 2)), np.zeros((2, 3)), np.zeros(3), [0] * 4,
             out=(packed[:6].reshape(2, 3), packed[5:]),
@@ -1055,5 +1059,5 @@ def test_divergence_broadcasts(rng):
     p, q = rng.dirichlet(np.ones(3), 4), rng.dirichlet(np.ones(3))
     expected = [ref.kl_divergence(row, q) for row in p]
     np.testing.assert_array_equal(ref.kl_divergence(p, q), expected)
-    with pytest.raises(ValueError, match=r"q: got shape \(2,\), wanted one that broadcasts"):
+    with pytest.raises(ValueError, match=r"q: shape \(2,\) came, one that broadcasts"):
         ref.kl_divergence(p, [0.5, 0.5])

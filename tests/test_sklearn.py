@@ -6,6 +6,7 @@ optimum is in test_sklearn_optimum.py.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
@@ -38,8 +39,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import softmax_ext as sx
-from softmax_ext import sklearn as face
-from softmax_ext.sklearn import LogisticRegression, SoftmaxRegression
+from softmax_ext.sklearn import LogisticRegression, SoftmaxRegression, _descent, _logistic
+from softmax_ext.sklearn._scikit_learn import SOLVERS
 
 WEIGHT_CHECKS = (
     "check_sample_weight_equivalence_on_dense_data",
@@ -133,7 +134,7 @@ def test_softmax_regression_has_the_same_parameters_and_more():
     assert {name: ours[name] for name in theirs} == theirs
 
 
-@pytest.mark.parametrize("solver", sorted(face._SOLVERS))
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_combinations_of_parameters_are_refused_and_warned_of_alike(solver, iris):
     X, y = iris[0][:100:5], iris[1][:100:5]
     penalties = ("deprecated", "l1", "l2", "elasticnet", None)
@@ -189,13 +190,13 @@ def test_convergence_warnings_of_other_solvers(solver, iris):
 @pytest.mark.parametrize("solver", ["lbfgs", "newton-cg", "saga"])
 @pytest.mark.parametrize("status", [2, 7])
 def test_an_end_above_tol_is_a_warning_with_its_reason(solver, status, iris, monkeypatch):
-    solve = face.minimize
+    solve = _logistic.minimize
 
     def stopped(*args, max_iter, **options):
         result = solve(*args, max_iter=3, **options)
         return type(result)(result, success=False, status=status, message="the moon is full")
 
-    monkeypatch.setattr(face, "minimize", stopped)
+    monkeypatch.setattr(_logistic, "minimize", stopped)
     for model in (LogisticRegression(solver=solver), SoftmaxRegression(solver=solver, max_iter=3)):
         with pytest.warns(ConvergenceWarning, match="the moon is full") as caught:
             model.fit(*iris)
@@ -218,13 +219,13 @@ def test_classes_without_weight_have_no_part_in_the_balance(iris):
 
 @pytest.mark.parametrize("value", [-1.0, np.inf, np.nan])
 def test_class_weights_that_are_refused(value, iris):
-    match = f"class_weight: {value}, wanted finite numbers of at least 0"
+    match = f"class_weight: {value} came, finite numbers of at least 0 were wanted"
     with pytest.raises(ValueError, match=match):
         LogisticRegression(class_weight={0: value}).fit(*iris)
 
 
 def test_class_weights_that_are_all_zero(iris):
-    with pytest.raises(ValueError, match="class_weight: every row's class has the weight 0"):
+    with pytest.raises(ValueError, match="class_weight: 0 came for every row's class"):
         LogisticRegression(class_weight={0: 0, 1: 0, 2: 0}).fit(*iris)
 
 
@@ -345,6 +346,64 @@ def test_scikit_learns_callbacks(cls, solver, n_classes, iris):
         np.testing.assert_allclose(ours.losses[-1], theirs.losses[-1], rtol=1e-3)
 
 
+# Every instruction set ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def estimators_kernels(compiled, monkeypatch):
+    """The estimators compute with one instruction set, and nothing with the default one."""
+
+    def unwanted(*args, **options):
+        raise AssertionError("the default kernels were called")
+
+    monkeypatch.setattr(LogisticRegression, "_kernels", compiled)
+    for name in vars(sx.Kernels):
+        if not name.startswith("_") and callable(getattr(sx.kernels, name)):
+            monkeypatch.setattr(sx.kernels, name, unwanted, raising=False)
+    return compiled
+
+
+@functools.cache
+def scikit_learns_probabilities(n_classes, l1_ratio, weighted):
+    X, y = load_iris(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X)[: 50 * n_classes], y[: 50 * n_classes]
+    options = {"l1_ratio": l1_ratio, "solver": "saga"} if l1_ratio else {}
+    model = ScikitLearns(C=0.1, tol=1e-8, max_iter=20000, **options)
+    return model.fit(X, y, np.arange(len(y)) % 3 if weighted else None).predict_proba(X)
+
+
+@pytest.mark.usefixtures("estimators_kernels")
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("form", [np.float32, np.float64, scipy.sparse.csr_array])
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticRegression(C=0.1, tol=1e-6),
+        LogisticRegression(C=0.1, tol=1e-5, max_iter=2000, l1_ratio=1, solver="saga"),
+        SoftmaxRegression(C=0.1, tol=1e-6, callbacks=[lambda event: None]),
+        SoftmaxRegression(
+            C=0.1, solver="sgd", epochs=300, batch_size=25, schedule="cosine", random_state=0
+        ),
+    ],
+    ids=["lbfgs", "l1", "callbacks", "sgd"],
+)
+def test_estimators_on_every_instruction_set(model, form, n_classes, iris):
+    X, y = iris[0][: 50 * n_classes], iris[1][: 50 * n_classes]
+    x = form(X) if form is scipy.sparse.csr_array else X.astype(form)
+    for weight in (None, np.arange(len(y)) % 3 + 0.0):
+        fit = clone(model).fit(x, y, weight)
+        expected = scikit_learns_probabilities(n_classes, model.l1_ratio, weight is not None)
+        probabilities, scores = fit.predict_proba(x), fit.decision_function(x)
+        atol = 5e-3 if model.solver == "sgd" else 1e-3
+        np.testing.assert_allclose(probabilities, expected, atol=atol)
+        np.testing.assert_allclose(np.exp(fit.predict_log_proba(x)), probabilities, atol=1e-6)
+        assert (fit.predict(x) == probabilities.argmax(axis=1)).all()
+        # The probability of the last class: of the scores, by the definition.
+        scores = np.column_stack([0 * scores, scores]) if n_classes == 2 else scores
+        last = 1 / np.exp(scores - scores[:, -1:]).sum(axis=1)
+        np.testing.assert_allclose(last, probabilities[:, -1], rtol=1e-4)
+
+
 # Data without copies -----------------------------------------------------------------------------
 
 
@@ -360,13 +419,13 @@ class Spy:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 def test_x_comes_to_the_kernels_as_it_is(dtype, digits, monkeypatch):
     X, y = digits[0][:200].astype(dtype), digits[1][:200]
-    spy = Spy(face.minimize)
-    monkeypatch.setattr(face, "minimize", spy)
+    spy = Spy(_logistic.minimize)
+    monkeypatch.setattr(_logistic, "minimize", spy)
     model = LogisticRegression(tol=0.1).fit(X, y)
     assert np.shares_memory(spy.X[0], X)
     assert spy.X[0].dtype == dtype
     seen = Spy(sx.kernels.predict)
-    monkeypatch.setattr(face.kernels, "predict", seen, raising=False)
+    monkeypatch.setattr(sx.kernels, "predict", seen, raising=False)
     model.predict(X)
     assert np.shares_memory(seen.X[0], X)
 
@@ -402,8 +461,8 @@ def test_sparse_x(dtype, form, binary, digits):
 
 def test_csr_comes_to_the_kernels_as_it_is(digits, monkeypatch):
     X, y = scipy.sparse.csr_array(digits[0].astype(np.float32)), digits[1]
-    spy = Spy(face.minimize)
-    monkeypatch.setattr(face, "minimize", spy)
+    spy = Spy(_logistic.minimize)
+    monkeypatch.setattr(_logistic, "minimize", spy)
     LogisticRegression(tol=0.1).fit(X, y)
     assert np.shares_memory(spy.X[0].data, X.data)
     assert np.shares_memory(spy.X[0].indices, X.indices)
@@ -425,7 +484,7 @@ FIT_OF_BYTES = """
 import resource
 import warnings
 import numpy as np
-from softmax_ext import curvature
+from softmax_ext.solvers import curvature
 from softmax_ext.sklearn import SoftmaxRegression
 
 rng = np.random.default_rng(0)
@@ -582,7 +641,7 @@ def test_warm_start(cls, n_classes, iris):
     assert model.fit(X, y).n_iter_[0] <= 1 < cold
     np.testing.assert_allclose(model.predict_proba(X), first, atol=1e-5)
     assert model.set_params(warm_start=False).fit(X, y).n_iter_[0] == cold
-    with pytest.raises(ValueError, match="coef_ of the last fit is for 4 features"):
+    with pytest.raises(ValueError, match="coef_: that of a fit of 4 features"):
         model.set_params(warm_start=True).fit(X[:, :3], y)
 
 
@@ -798,12 +857,12 @@ RATES = {
 def test_schedules(schedule, iris, monkeypatch):
     seen = []
 
-    class Watched(face._Trainer):
-        def _rate(self, epoch):
-            seen.append(super()._rate(epoch))
-            return seen[-1]
+    def watched(*parameters):
+        rate = rate_schedule(*parameters)
+        return lambda epoch: seen.append(rate(epoch)) or seen[-1]
 
-    monkeypatch.setattr(face, "_Trainer", Watched)
+    rate_schedule = _descent.rate_schedule
+    monkeypatch.setattr(_descent, "rate_schedule", watched)
     model = sgd(learning_rate=0.4, schedule=schedule, power_t=0.7, epochs=4).fit(*iris)
     np.testing.assert_allclose(seen, RATES[schedule])
     model.partial_fit(*iris)
@@ -839,6 +898,8 @@ def test_only_l2(iris):
     for parameters in ({"l1_ratio": 1.0}, {"l1_ratio": 0.2}):
         with pytest.raises(ValueError, match="sgd supports only L2 penalties"):
             sgd(**parameters).fit(*iris)
+    with pytest.raises(ValueError, match="so does partial_fit"):
+        SoftmaxRegression(solver="saga", l1_ratio=1.0).partial_fit(*iris, [0, 1, 2])
 
 
 @pytest.mark.filterwarnings("error")
@@ -993,18 +1054,18 @@ def test_soft_labels_are_fitted(rng):
 
 def test_soft_labels_that_do_not_fit(iris, rng):
     X, Y = iris[0], rng.dirichlet(np.ones(3), 150)
-    with pytest.raises(ValueError, match="a probability is negative"):
+    with pytest.raises(ValueError, match="y: -0.* came, probabilities of at least 0"):
         SoftmaxRegression().fit(X, Y - 0.5)
     with pytest.raises(ValueError, match="contains NaN"):
         SoftmaxRegression().fit(X, np.where(Y > 0.9, np.nan, Y))
-    with pytest.raises(ValueError, match="class_weight is for class labels"):
+    with pytest.raises(ValueError, match="class_weight: 'balanced' came with probabilities for y"):
         SoftmaxRegression(class_weight="balanced").fit(X, Y)
     with pytest.raises(ValueError, match="y should be a 1d array"):
         SoftmaxRegression().fit(X, np.eye(3, dtype=int)[iris[1]])
     with pytest.raises(ValueError, match="y should be a 1d array"):
         LogisticRegression().fit(X, Y)
     model = SoftmaxRegression().partial_fit(X, Y)
-    with pytest.raises(ValueError, match="probabilities of 2 classes, wanted 3"):
+    with pytest.raises(ValueError, match="probabilities of 2 classes came, 3 were wanted"):
         model.partial_fit(X, Y[:, :2])
 
 
@@ -1050,7 +1111,7 @@ def test_early_stopping_keeps_the_best(solver, noisy):
 
 def test_early_stopping_needs_a_validation_set(noisy):
     X, y, X_val, y_val = noisy
-    with pytest.raises(ValueError, match="needs a validation set: X_val and y_val"):
+    with pytest.raises(ValueError, match="early_stopping: True came without X_val and y_val"):
         SoftmaxRegression(early_stopping=True).fit(X, y)
     with pytest.raises(ValueError, match="X_val and y_val: one came"):
         SoftmaxRegression().fit(X, y, X_val=X_val)
@@ -1097,7 +1158,7 @@ def test_callbacks_are_told_loss_and_score(solver, n_classes, weighted, iris, rn
 
 
 def test_a_callback_has_to_be_callable(iris):
-    with pytest.raises(TypeError, match="wanted a callable or an object with on_batch_end"):
+    with pytest.raises(TypeError, match="came, a callable or an object with on_batch_end"):
         SoftmaxRegression(callbacks=[7]).fit(*iris)
 
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from softmax_ext import SoftmaxModel, kernels, reference
-from softmax_ext.solvers import _Objective, minimize
+from softmax_ext.arguments import as_matrix
+from softmax_ext.solvers import minimize
+from softmax_ext.solvers.arrays import ArrayObjective
+from softmax_ext.solvers.lbfgs import minimize_penalised
+from softmax_ext.solvers.objective import Evaluation
+from softmax_ext.solvers.penalised import Penalised
 
 
 def make_data(n=300, d=6, c=4, seed=5):
@@ -25,6 +30,14 @@ def solve(X, y, *, c=None, intercept=True, dtype=np.float64, **options):
     b = np.zeros(c, dtype) if intercept else None
     options = {"tol": 1e-9, "max_iter": 5000, **options}
     return minimize(X, y, np.zeros((X.shape[1], c), dtype), b, **options)
+
+
+def losses_of(X, y, c, *, intercept=True, weight=None, dtype=np.float64):
+    """The objective that `minimize` makes of arrays, before penalties."""
+    return ArrayObjective(
+        as_matrix(X), y, sample_weight=weight, n_classes=c, has_intercept=intercept,
+        dtype=np.dtype(dtype), x_scale=1.0, label_smoothing=0.0, kernels=kernels,
+    )  # fmt: skip
 
 
 def gradient(X, y, result, *, l2=0.0, sample_weight=None):
@@ -94,16 +107,18 @@ def test_small_problems_are_solved_by_newtons_steps(intercept):
     scale = 10.0 ** np.arange(-2, 3)
     X = (X + 1) * scale
     weight = rng.exponential(size=200)
-    W, b = rng.normal(size=(5, 3)) / scale[:, None] / 10, rng.normal(size=3) if intercept else None
-    objective = _Objective(X, y, W, b, 2.0, 0.0, weight, 1.0, 0.0, kernels)
-    theta = objective.start
-    gradient = objective(theta)[1]
+    W, b = rng.normal(size=(5, 3)) / scale[:, None] / 10, rng.normal(size=3)
+    losses = losses_of(X, y, 3, intercept=intercept, weight=weight)
+    objective = Penalised(losses, 2.0, 0.0)
+    theta = objective.representable(np.vstack([W, b]) if intercept else W)
+    gradient = objective.value_and_gradient(theta)[1]
 
     def along(e):
         change = np.zeros(theta.size)
         change[e] = 1e-5
         change = change.reshape(theta.shape)
-        return (objective(theta + change)[1] - objective(theta - change)[1]).ravel() / 2e-5
+        above, below = (objective.value_and_gradient(theta + s * change)[1] for s in (1, -1))
+        return (above - below).ravel() / 2e-5
 
     hessian = np.array([along(e) for e in range(theta.size)])
     step = objective.curvature().whole(theta)(gradient)
@@ -168,8 +183,8 @@ def test_sparse_rows_are_in_the_sample_as_dense_ones_are():
     gradient = rng.normal(size=(61, 10))
     steps = []
     for x in (X, csr, parts):
-        objective = _Objective(x, y, theta[:60], theta[60], 1.0, 0.0, None, 1.0, 0.0, kernels)
-        objective(theta)
+        objective = Penalised(losses_of(x, y, 10), 1.0, 0.0)
+        objective.value_and_gradient(theta)
         steps.append(objective.curvature().shared(theta)(gradient))
     np.testing.assert_allclose(steps[1], steps[0], rtol=1e-6, atol=1e-9)
     # Their sums of squares are others: what is scaled by hardly matters.
@@ -192,6 +207,52 @@ def test_loose_tolerance_is_no_excuse_for_stopping_far_above_the_optimum():
     assert loose.success
     assert loose.nit < tight.nit
     assert loose.fun < 1.01 * tight.fun
+
+
+class TwoMachines:
+    """The protocol of objectives and nothing else: sums over two parts of the rows, added up."""
+
+    def __init__(self, X, y, c, dtype):
+        self._data = X, y, c
+        self._parts = [
+            losses_of(x, t, c, dtype=dtype) for x, t in ((X[:99], y[:99]), (X[99:], y[99:]))
+        ]
+        # What the machines would send each other once: some of their rows.
+        self._gathered = losses_of(X[::2], y[::2], c, dtype=dtype)
+        self.shape, self.has_intercept, self.dtype = (X.shape[1] + 1, c), True, np.dtype(dtype)
+        self.n_rows, self.is_sparse, self.cost = len(y), False, 2.0 * X.size * c
+
+    def value_and_gradient(self, theta):
+        sums = zip(*(part.value_and_gradient(theta) for part in self._parts), strict=True)
+        return Evaluation(*map(sum, sums))
+
+    def sample(self, n, *, by_length):
+        return self._gathered.sample(n, by_length=by_length)
+
+    def in_float64(self):
+        return TwoMachines(*self._data, np.float64)
+
+
+@pytest.mark.parametrize(("l2", "l1"), [(1.0, 0.0), (0.5, 5.0)])
+@pytest.mark.parametrize("d", [6, 100])
+def test_an_objective_can_be_anything_that_keeps_the_protocol(l2, l1, d):
+    X, y = make_data(n=3000 if d == 100 else 300, d=d)
+    expected = solve(X, y, l2=l2, l1=l1)
+    objective = Penalised(TwoMachines(X, y, 4, np.float64), l2, l1)
+    result = minimize_penalised(objective, np.zeros((d + 1, 4)), tol=1e-9, max_iter=5000)
+    assert result.success
+    np.testing.assert_allclose(result.fun, expected.fun, rtol=1e-10)
+    np.testing.assert_allclose(result.W, expected.W, atol=1e-5)
+
+
+def test_any_objective_goes_on_in_float64_where_float32_ends():
+    X, y = make_data(n=500)
+    objective = Penalised(TwoMachines(X.astype(np.float32), y, 4, np.float32), 1.0, 0.0)
+    result = minimize_penalised(objective, np.zeros((7, 4)), tol=0.0, max_iter=5000)
+    assert objective.dtype == np.float64
+    assert result.W.dtype == np.float32
+    exact = solve(X.astype(np.float32).astype(np.float64), y, l2=1.0)
+    np.testing.assert_allclose(result.W, exact.W, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("c", [2, 10, 40])
@@ -332,17 +393,31 @@ def test_ignored_rows_do_not_count():
     [
         ({"X": "nan"}, ValueError, "X: NaN or infinite elements"),
         ({"X": "inf"}, ValueError, "X: NaN or infinite elements"),
-        ({"sample_weight": np.zeros(300)}, ValueError, "sample_weight: all are 0"),
-        ({"sample_weight": -np.ones(300)}, ValueError, "sample_weight: wanted finite numbers"),
+        (
+            {"sample_weight": np.zeros(300)},
+            ValueError,
+            "sample_weight: zeros alone came, at least one",
+        ),
+        ({"sample_weight": -np.ones(300)}, ValueError, "sample_weight: -1.0 came at row 0, finite"),
         ({"sample_weight": np.ones(299)}, ValueError, "sample_weight: shape"),
         ({"y": np.full(300, 4)}, IndexError, "label 4 at row 0 is outside"),
-        ({"y": np.full(300, -100)}, ValueError, "y: no label that counts"),
-        ({"W": np.zeros((5, 4))}, ValueError, "W: shape (5, 4)"),
-        ({"W": np.full((6, 4), np.nan)}, ValueError, "the starting point is not finite"),
-        ({"l2": -1.0}, ValueError, "l2: -1.0"),
-        ({"tol": np.nan}, ValueError, "tol: nan"),
-        ({"max_iter": -1}, ValueError, "max_iter: -1"),
-        ({"max_iter": 2.5}, TypeError, "max_iter"),
+        ({"y": np.full(300, -100)}, ValueError, "y: no label that counts came, at least one"),
+        ({"W": np.zeros((5, 4))}, ValueError, "W: shape (5, 4) came, (6, C) was wanted"),
+        ({"W": np.zeros((6, 0)), "b": None}, ValueError, "W: shape (6, 0) came, (6, C) with C at"),
+        ({"b": np.zeros(3)}, ValueError, "b: shape (3,) came, (4,) was wanted"),
+        ({"b": np.full(4, np.inf)}, ValueError, "b: NaN or infinite elements came"),
+        (
+            {"W": np.full((6, 4), [0, 0, 0, 1e200]), "l2": 1.0},
+            ValueError,
+            "W: a penalty that overflows came",
+        ),
+        ({"X": np.zeros((0, 6)), "y": np.zeros(0, int)}, ValueError, "X: no rows came"),
+        ({"y": np.zeros(299, int)}, ValueError, "y: shape (299,) came, (300,) was wanted"),
+        ({"W": np.full((6, 4), np.nan)}, ValueError, "W: NaN or infinite elements came"),
+        ({"l2": -1.0}, ValueError, "l2: -1.0 came, a finite number of at least 0"),
+        ({"tol": np.nan}, ValueError, "tol: nan came, a finite"),
+        ({"max_iter": -1}, ValueError, "max_iter: -1 came, an integer from 0"),
+        ({"max_iter": 2.5}, TypeError, "max_iter: float came, an integer"),
     ],
 )
 def test_unfit_arguments_are_refused(change, error, message):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from softmax_ext import datasets
+from softmax_ext.cli.sources import Part, Source, load_source, open_array
 from softmax_ext.errors import DataFormatError
-from softmax_ext.sources import Part, Source, load_source, open_array
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ def test_with_test_holds_out_a_tenth_and_always_the_same():
 
 def test_with_test_needs_two_examples():
     source = Source("mine", Part(np.zeros((1, 2)), np.zeros(1, int)), None, ("0",), None)
-    with pytest.raises(ValueError, match="mine: 1 examples, wanted at least 2"):
+    with pytest.raises(ValueError, match="mine: 1 examples came, at least 2"):
         source.with_test()
 
 
@@ -199,32 +199,32 @@ def save_npz(**arrays):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"Z": [1.0]}, "data.npz: holds Z; wanted train_images and train_labels"),
-        ({"X": np.zeros((3, 2))}, "data.npz: holds X; wanted"),
-        ({"X": np.zeros((3, 2)), "y": [0, 1]}, r"labels of shape \(2,\) for 3 examples"),
-        ({"X": np.zeros(3), "y": [0, 1, 2]}, r"examples of float64 \(3,\), wanted numbers"),
+        ({"Z": [1.0]}, "data.npz: Z came, train_images and train_labels"),
+        ({"X": np.zeros((3, 2))}, "data.npz: X came,"),
+        ({"X": np.zeros((3, 2)), "y": [0, 1]}, r"labels of shape \(2,\) came, \(3,\) was wanted"),
+        ({"X": np.zeros(3), "y": [0, 1, 2]}, r"examples of float64 \(3,\) came, numbers"),
         ({"X": [["a"], ["b"]], "y": [0, 1]}, r"examples of <U1"),
-        ({"X": np.zeros((2, 2)), "y": [0.5, 1]}, "labels of float64, wanted integers, bools or"),
+        ({"X": np.zeros((2, 2)), "y": [0.5, 1]}, "labels of float64 came, integers, bools or"),
         (
             {"X": np.eye(2), "y": [0, 1], "X_test": np.eye(2), "y_test": ["0", "1"]},
-            "labels of int64 and <U1, wanted",
+            "labels of int64 and <U1 came,",
         ),
         (
             {"X": np.eye(2), "y": [0, -1], "X_test": np.eye(2), "y_test": np.uint64([0, 1])},
-            "labels of int64 and uint64, wanted",
+            "labels of int64 and uint64 came,",
         ),
         ({"X": np.zeros((0, 2)), "y": np.zeros(0, int)}, "holds no examples"),
         (
             {"X": np.zeros((2, 2)), "y": [0, 2], "class_names": ["a", "b"]},
-            "labels beside class_names, wanted 0 to 1",
+            "labels came beside class_names, 0 to 1",
         ),
         (
             {"X": np.zeros((2, 2)), "y": [0, -1], "class_names": ["a", "b"]},
-            "labels beside class_names, wanted 0 to 1",
+            "labels came beside class_names, 0 to 1",
         ),
         (
             {"X": np.zeros((1, 2)), "y": [0], "X_test": np.zeros((1, 3)), "y_test": [0]},
-            r"examples of shape \(3,\) to test, \(2,\) to train",
+            r"examples of shape \(3,\) to test came, \(2,\), as to train",
         ),
     ],
 )
@@ -350,8 +350,18 @@ def test_damaged_compressed_content_is_refused(tmp_path, rng):
     [
         ("nowhere", None, FileNotFoundError, "nowhere: neither a file, nor a folder, nor"),
         ("nowhere.npz", None, FileNotFoundError, "nowhere.npz: neither a file"),
-        ("text.txt", None, ValueError, "text.txt: wanted an .npz, an .npy, an IDX file, or a"),
-        ("X.npy", "text.txt", ValueError, "text.txt: wanted an .npy or IDX file of labels"),
+        (
+            "text.txt",
+            None,
+            ValueError,
+            "text.txt: an unknown format came, an .npz, an .npy, an IDX file or a",
+        ),
+        (
+            "X.npy",
+            "text.txt",
+            ValueError,
+            "text.txt: an unknown format came, an .npy or IDX file of labels",
+        ),
         ("X.npy", None, ValueError, "X.npy holds examples only; name the file of labels"),
         ("X.npy", "nowhere.npy", FileNotFoundError, "nowhere.npy"),
         ("two-by-two", "y.npy", ValueError, "--labels goes with an .npy or IDX file"),
@@ -371,7 +381,7 @@ def test_a_fifo_is_refused_without_waiting(tmp_path):
     np.save("X.npy", np.zeros((2, 2)))
     for words in ("'fifo.npz'", "'fifo.npy', labels='X.npy'", "'X.npy', labels='fifo.npy'"):
         # In a process of its own, which can be stopped should it wait.
-        code = f"from softmax_ext.sources import load_source; load_source({words})"
+        code = f"from softmax_ext.cli.sources import load_source; load_source({words})"
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
         )

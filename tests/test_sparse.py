@@ -29,6 +29,7 @@ from tolerances import LinearTerms, linear_bound, softmax_bound, tiny
 
 import softmax_ext
 from softmax_ext import ops, reference
+from softmax_ext.arguments import as_matrix
 
 scipy_sparse = pytest.importorskip("scipy.sparse")
 PIECE = 2048  # so many entries the drivers take at a time
@@ -168,7 +169,6 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
     monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
     if most_rows:  # so that sums start anew several times
         monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
-    monkeypatch.setattr(ops, "SLICE_PRODUCTS", 1 << 10)
     monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
     p, _, wanted, bounds = exact_gradients(case)
 
@@ -368,6 +368,64 @@ def test_out_may_overlap_what_is_read(compiled, c, order):
     assert_same_bits(compiled.linear(csr, p.W, p.b, out=numbers[: 70 * c].reshape(70, c)), expected)
 
 
+def parts_of(csr, ptr):
+    """Views of a matrix's rows as they are in memory: (first row, behind the last, view)."""
+    indptr = csr.indptr.astype(ptr)
+    for begin, end in ((0, 70), (0, 40), (30, 70), (20, 50), (33, 33)):
+        yield begin, end, SimpleNamespace(
+            data=csr.data, indices=csr.indices, indptr=indptr[begin : end + 1],
+            shape=(end - begin, csr.shape[1]),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("ptr", ["int32", "uint64", ">u4"])
+def test_views_of_a_matrix(kernels, ptr):
+    """Their data and indices also have entries of other rows, which may be anything."""
+    p = SparseProblem(Case(70, 30, 5))
+    for begin, end, view in parts_of(p.csr, ptr):
+        with Unchanged(view.data, view.indices, view.indptr):
+            mine = slice(begin, end)
+            expected = kernels.linear(as_csr(p.X[mine], p.case.seed), p.W, p.b)
+            np.testing.assert_allclose(kernels.linear(view, p.W, p.b), expected, 1e-12, 1e-12)
+            given = {"X": view, "target": p.target[mine], "rows": np.arange(end - begin)[::2]}
+            dense = given | {"X": p.X[mine]}
+            result, wanted = (
+                kernels.linear_cross_entropy_with_grad(**p.gradient | g | {"reduction": "sum"})
+                for g in (given, dense)
+            )
+            np.testing.assert_allclose(result.dW, wanted.dW, 1e-11, 1e-11)
+            np.testing.assert_allclose(result.loss, wanted.loss, 1e-12)
+        view.indices = view.indices.copy()
+        view.indices[: view.indptr[0]] = -9
+        view.indices[view.indptr[-1] :] = 10**9
+        assert_same_bits(kernels.predict(view, p.W), kernels.predict(p.X[mine], p.W))
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 40), (30, 70), (20, 50)])
+def test_fits_of_views_of_a_matrix(begin, end):
+    """The solvers read the matrix themselves, beside the kernels."""
+    p = SparseProblem(Case(70, 30, 5), 0.5)
+    whole = scipy_sparse.csr_matrix(p.X)
+    view = SimpleNamespace(
+        data=whole.data, indices=whole.indices, indptr=whole.indptr[begin : end + 1],
+        shape=(end - begin, 30),
+    )  # fmt: skip
+    y = p.target[begin:end]
+    models = [softmax_ext.SoftmaxModel.zeros(30, 5, dtype="float64") for _ in range(2)]
+    for model, X in zip(models, (view, p.X[begin:end]), strict=True):
+        assert softmax_ext.fit_lbfgs(model, X, y, tol=1e-9).success
+    np.testing.assert_allclose(models[0].W, models[1].W, 1e-5, 1e-6)
+
+
+def test_a_matrix_is_not_copied():
+    p = SparseProblem(Case(70, 30, 5))
+    for begin, _, view in parts_of(p.csr, "int64"):
+        X = as_matrix(view)
+        assert np.shares_memory(X.data, p.csr.data) or not X.data.size
+        assert np.shares_memory(X.indices, p.csr.indices) or not X.data.size
+        assert np.shares_memory(X.indptr, view.indptr) == (begin == 0)
+
+
 # What is refused ---------------------------------------------------------------------------------
 
 
@@ -388,6 +446,10 @@ WRONG = [
     (small(indptr=[-1, 2, 2, 3]), ValueError, r"X: indptr goes from -1 to 2 at row 0"),
     (small(indptr=[0, -(2**63), 2, 3]), ValueError, r"X: indptr goes .* at row 0"),
     (small(indptr=np.array([0, 2, 2, 2**64 - 1], "u8")), ValueError, r"X: indptr goes .* at row 2"),
+    (small(indptr=np.array([0, 2, 2, 2**64 - 1], ">u8")), ValueError, rf"X: .* to {2**64 - 1} at"),
+    (small(indptr=[1, 2, 1, 3]), ValueError, r"X: indptr goes from 2 to 1 at row 1"),
+    (small(indptr=[1, -(2**63), 2, 3]), ValueError, r"X: indptr goes from 1 to -.* at row 0"),
+    (small(indptr=np.array([1, 0, 2, 3], "u1")), ValueError, r"X: indptr goes from 1 to 0 at row"),
     (small(indptr=[0.0, 2, 2, 3]), TypeError, r"X.indptr: dtype float64 came, integers"),
     (small(indices=[0, 3, 1]), ValueError, r"X: column index 3 at row 0 is outside \[0, 3\)"),
     (small(indices=[0, 2, -1]), ValueError, r"X: column index -1 at row 2 is outside \[0, 3\)"),

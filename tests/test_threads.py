@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from problems import Case, Problem, assert_same_bits, run_python
 
 import softmax_ext
-from softmax_ext.threads import run_slices
 
 # Each call is large enough to be split among threads.
 LARGE = Case(60_000, 64, 10, "float32")
@@ -141,6 +139,43 @@ for n in (1, 3, 2):
 # Several at once ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_bits_on_any_number_of_threads(compiled, sx, dtype):
+    """Every kind of job, each in many slices: also of those whose results wait for each other."""
+    sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(1)
+
+    def layer(n, d, c):
+        X = rng.normal(size=(n, d)).astype(dtype)
+        return X, rng.normal(size=(d, c)).astype(dtype), np.ones(c, dtype), rng.integers(0, c, n)
+
+    many_rows, large, panels = layer(20_000, 40, 7), layer(5000, 300, 900), layer(300, 64, 40_000)
+    csr = sparse.csr_array(many_rows[0] * (many_rows[0] > 1))
+    x = rng.normal(size=(3000, 50)).astype(dtype)
+    y = rng.integers(0, 50, 3000)
+
+    def results():
+        gradient = compiled.linear_cross_entropy_with_grad
+        yield from gradient(*many_rows)
+        yield from gradient(*many_rows, rows=np.arange(0, 20_000, 77))
+        yield from gradient(*large)
+        yield from gradient(*panels, with_dX=True)
+        yield from gradient(csr, *many_rows[1:])
+        yield compiled.predict_proba(*large[:3])
+        yield compiled.predict(csr, *many_rows[1:3])
+        yield compiled.linear_cross_entropy(*panels)
+        yield compiled.softmax(x)
+        yield compiled.logsumexp(x, axis=0)
+        yield from compiled.cross_entropy_with_grad(x, y)
+
+    with sx.num_threads(1):
+        expected = list(results())
+    for n in (2, 3, 8, 64):
+        with sx.num_threads(n):
+            for found, wanted in zip(results(), expected, strict=True):
+                assert np.array(found).tobytes() == np.array(wanted).tobytes()
+
+
 def test_calls_from_several_threads(compiled):
     problems = [
         Problem(case)
@@ -174,35 +209,6 @@ def test_an_error_in_a_slice_reaches_the_caller_and_leaves_all_well(sx):
     assert_same_bits(sx.linear_cross_entropy_with_grad(**p.gradient), expected)
 
 
-def test_few_results_wait_for_that_of_an_earlier_slice():
-    n, waiting, most = 1000, 0, 0
-    all_taken = threading.Event()
-    lock = threading.Lock()
-
-    def work(i):
-        nonlocal waiting, most
-        if i == 0:
-            all_taken.wait(0.5)  # stalls
-        if i == n - 1:
-            all_taken.set()
-        with lock:
-            waiting += 1
-            most = max(most, waiting)
-        return i
-
-    def merge(i):
-        nonlocal waiting
-        merged.append(i)
-        with lock:
-            waiting -= 1
-
-    merged = []
-    with softmax_ext.num_threads(3):
-        run_slices(n, work, merge, threaded=True)
-    assert merged == list(range(n))
-    assert most <= 100
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork_after_use():
     code = f"""
@@ -221,6 +227,91 @@ assert (call().dW == expected.dW).all()
 print(os.waitstatus_to_exitcode(status))
 """
     assert run_python(code) == "0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forks_while_other_threads_are_at_work():
+    code = f"""
+{BUILD}
+import os, signal, threading, warnings
+warnings.simplefilter("ignore")
+sx.set_num_threads(3)
+expected = call().dW
+over = threading.Event()
+def work():
+    while not over.is_set():
+        assert (call().dW == expected).all()
+workers = [threading.Thread(target=work) for _ in range(3)]
+for worker in workers:
+    worker.start()
+bad = 0
+for _ in range({{forks}}):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if (call().dW == expected).all() else 1)
+    bad += os.waitpid(child, 0)[1] != 0
+over.set()
+for worker in workers:
+    worker.join()
+print(bad)
+"""
+    assert run_python(code.replace("{forks}", "20")) == "0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_signal_handler_that_forks_in_the_middle_of_a_call():
+    """The child lacks the threads that have the rest of the work: it is told, and can go on."""
+    code = f"""
+{BUILD}
+import os, signal, warnings
+warnings.simplefilter("ignore")
+X, y = np.tile(X, (20, 1)), np.tile(y, 20)
+sx.set_num_threads(2)
+pids = []
+signal.signal(signal.SIGALRM, lambda *_: pids or pids.append(os.fork()))
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    while not pids:
+        call()
+except RuntimeError as error:
+    assert pids == [0] and "forked" in str(error)
+    os._exit(7 if call().n_correct >= 0 else 1)
+if pids == [0]:
+    os._exit(7)  # forked between two calls
+print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+"""
+    assert run_python(code) == "7"
+
+
+def test_daemon_threads_at_work_do_not_hold_up_the_exit():
+    code = f"""
+{BUILD}
+import threading, time
+sx.set_num_threads(3)
+def work():
+    while True:
+        call()
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+print("end")
+"""
+    assert run_python(code) == "end"
+
+
+def test_the_number_of_threads_may_change_meanwhile(sx):
+    p = Problem(LARGE)
+    expected = sx.linear_cross_entropy_with_grad(**p.gradient)
+
+    def work(i):
+        if i % 4 == 0:
+            sx.set_num_threads(1 + i % 7)
+        return sx.linear_cross_entropy_with_grad(**p.gradient)
+
+    with ThreadPoolExecutor(64) as pool:
+        for result in pool.map(work, range(80)):
+            assert_same_bits(result, expected)
 
 
 def test_use_at_exit():

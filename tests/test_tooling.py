@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import graphlib
 import importlib
 import importlib.util
 import itertools
@@ -34,10 +36,10 @@ FOLDERS = ["docs", "notebooks", "src", "softmax_ext", "tests", "bench", "tools",
 WRITTEN_BY_MAKE = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-"
 TARGETS = {"demo", "test", "bench", "lint", "docs", "build", "peers", "clean", "distclean"}
 
-#: Every module of the package but the command's own entrance.
+#: Every module of every package but the command's own entrance.
 MODULES = sorted(
     module.name
-    for module in pkgutil.iter_modules(softmax_ext.__path__, "softmax_ext.")
+    for module in pkgutil.walk_packages(softmax_ext.__path__, "softmax_ext.")
     if not module.name.endswith("__main__")
 )
 
@@ -145,6 +147,33 @@ def test_docstring_examples_run(name):
     assert not failed
 
 
+def imported_parts(path: Path, parts: set[str]) -> set[str]:
+    """The parts of the package that a file imports, also later on or for its types alone."""
+    folders = list(path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = folders[: len(folders) + 1 - node.level] if node.level else []
+            base = base + (node.module or "").split(".") * bool(node.module)
+            found |= {(*base, alias.name)[1] for alias in node.names if base[0] == "softmax_ext"}
+        elif isinstance(node, ast.Import):
+            found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("softmax_ext.")}
+    return found & parts
+
+
+def test_parts_of_the_package_import_each_other_in_no_circle():
+    files = {
+        path: path.relative_to(ROOT / "softmax_ext").with_suffix("").parts[0]
+        for path in (ROOT / "softmax_ext").rglob("*.py")
+        if path != ROOT / "softmax_ext/__init__.py"  # which has the names of all
+    }
+    graph: dict[str, set[str]] = {part: set() for part in files.values()}
+    for path, part in files.items():
+        graph[part] |= imported_parts(path, set(graph)) - {part}
+    assert {"model", "plots"} <= graph["training"]
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
 def test_make_builds_with_the_declared_build_requirements():
     """`make` builds without isolation; its environment must hold what isolation would."""
     assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
@@ -198,6 +227,20 @@ esac"""
     assert "has not got the header Python.h" in done.stderr
     assert f"python{version}-dev" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(("system", "installs"), [("yes", True), ("no", False)])
+def test_nothing_is_installed_into_the_system_unsaid(tmp_path, system, installs):
+    folder = tmp_path / "bin"
+    fake(folder, "id", "echo 0")
+    fake(folder, "apt-get", f"echo called >>'{tmp_path}/calls'")
+    without_data = fake(tmp_path, "python", "exit 1")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "SYSTEM": system}
+    done = run(ROOT / "tools/get_data.sh", without_data, env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "calls").exists() == installs
+    assert ("dataset-fashion-mnist into the system with apt-get" in done.stdout) == installs
 
 
 @pytest.mark.skipif(

@@ -765,6 +765,26 @@ def test_what_only_pytorch_takes(spy):
     assert ours.item() == 0
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_fault_of_ours_is_no_refusal(monkeypatch, error, wanted):
+    """It comes out, instead of leaving the call to PyTorch."""
+
+    def faulty(*args, **options):
+        raise error("a fault")
+
+    for name in ("cross_entropy", "linear_cross_entropy"):
+        monkeypatch.setattr(softmax_ext.kernels, name, faulty, raising=False)
+        monkeypatch.setattr(softmax_ext.kernels, f"{name}_with_grad", faulty, raising=False)
+    x = torch.zeros(3, 4, requires_grad=wanted)
+    for call in (
+        lambda: mine.cross_entropy(x, LABELS),
+        lambda: mine.linear_cross_entropy(x, torch.eye(4), LABELS),
+    ):
+        with pytest.raises(error, match="^a fault$"):
+            call()
+
+
 def test_a_smoothing_below_0(spy):
     for call in (
         lambda: mine.cross_entropy(torch.zeros(3, 4), LABELS, label_smoothing=-0.1),

@@ -5,7 +5,8 @@
 #
 # VENV/.made is written last: an environment left half made by an interruption is made anew, and so
 # is one of another interpreter. Debian and Ubuntu split Python into packages; what the interpreter
-# lacks (ensurepip, Python.h) is installed from there by root, and named to everybody else.
+# lacks (ensurepip, Python.h) is installed from there by root, who is told of it, unless SYSTEM is
+# not yes; to everybody else it is named.
 set -eu
 
 python=$1
@@ -49,8 +50,8 @@ if [ -n "$(lacks)" ]; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     packages="python$version-venv python$version-dev"
     if [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ] &&
-        [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "installing $packages"
+        [ "$(id -u)" = 0 ] && [ "${SYSTEM:-yes}" = yes ] && command -v apt-get >/dev/null; then
+        echo "installing $packages into the system with apt-get (SYSTEM=no: install nothing there)"
         export DEBIAN_FRONTEND=noninteractive
         apt-get -qq update
         # shellcheck disable=SC2086  # a list of packages

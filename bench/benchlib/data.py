@@ -1,4 +1,4 @@
-"""The arrays of a workload, the same in every process."""
+"""The inputs of a job, the same in every process."""
 
 from __future__ import annotations
 
@@ -17,24 +17,33 @@ ALIGNMENTS = {"numpy": 16, "64": 0}
 #: How many minibatches are drawn where each call is to find its rows in memory.
 COLD_BATCHES = 200
 
+#: Step of the epoch's gradient descent.
+LEARNING_RATE = 0.1
+
+
+class UnsuitedError(Exception):
+    """A job cannot be done here, or not by this contender; the message says why."""
+
 
 @dataclass
 class Data:
-    """Inputs of one workload; what it does not use is None.
+    """Inputs of one job; what it does not use is None.
 
-    ``batches`` holds index arrays; a call takes the next one, in turn.
+    ``batches`` holds index arrays; a call takes the next one, in turn. ``axis`` says where the
+    classes of the logits are, for functions that have to be told.
     """
 
     source: str
     align: str
-    X: NDArray[Any] | None = None
-    W: NDArray[Any] | None = None
-    b: NDArray[Any] | None = None
-    y: NDArray[Any] | None = None
+    X: Any = None
+    W: Any = None
+    b: Any = None
+    y: Any = None
     x_scale: float = 1.0
-    logits: NDArray[Any] | None = None
-    p: NDArray[Any] | None = None
-    q: NDArray[Any] | None = None
+    logits: Any = None
+    axis: int = -1
+    p: Any = None
+    q: Any = None
     batches: list[NDArray[np.intp]] = field(default_factory=list)
 
 
@@ -47,31 +56,43 @@ def empty(shape: tuple[int, ...], dtype: Any, align: str) -> NDArray[Any]:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def empty_like(array: NDArray[Any], align: str) -> NDArray[Any]:
-    """Return an uninitialised array of the same shape, dtype and order as a logits' array."""
-    if array.flags.c_contiguous:
-        return empty(array.shape, array.dtype, align)
-    return empty(array.T.shape, array.dtype, align).T
-
-
 def make(workload: Workload, align: str = "numpy") -> Data:
-    """Make the inputs of `workload`, from Fashion-MNIST where its images fit, else random."""
+    """Make the inputs of a job, from Fashion-MNIST where its images fit, else random.
+
+    Raises
+    ------
+    UnsuitedError
+        If a package is missing.
+    """
     rng = np.random.default_rng(0)
-    if not workload.features:
-        return _make_logits(workload, align, rng)
     n, d, c = workload.rows, workload.features, workload.classes
     dtype = np.dtype(workload.dtype)
     data = Data("random numbers", align)
-    data.W = _placed(rng.standard_normal((d, c)) / np.sqrt(d), dtype, align)
-    data.b = _placed(rng.standard_normal(c) / 10, dtype, align)
+
+    def placed(values: NDArray[Any], dtype: Any = dtype) -> NDArray[Any]:
+        array = empty(values.shape, dtype, align)
+        array[...] = values
+        return array
+
+    if workload.op in ("entropy", "kl_divergence"):
+        data.p, data.q = (placed(rng.dirichlet(np.ones(c), n)) for _ in range(2))
+        return data
+    if not d:
+        logits = rng.normal(scale=8.0, size=(n, c))
+        data.logits = placed(logits.T if workload.columns else logits)
+        data.axis = 0 if workload.columns else -1
+        data.y = rng.integers(0, c, n)
+        return data
+    data.W = placed(rng.standard_normal((d, c)) / np.sqrt(workload.entries or d))
+    data.b = placed(rng.standard_normal(c) / 10)
     data.y = rng.integers(0, c, n, dtype=np.uint8 if c <= 256 else np.int64)
-    if d == 784 or workload.x_dtype == "uint8":
+    if workload.entries:
+        data.X = texts(rng, n, d, workload.entries, zipf=workload.zipf)
+    elif d == 784 or workload.x_dtype == "uint8":
         images, labels, data.source = _images(n, d)
-        if c == 10:
-            data.y = labels
+        data.y = labels if c == 10 else data.y
         if workload.x_dtype == "uint8":
-            data.X = _placed(images, np.uint8, align)
-            data.x_scale = 1 / 255
+            data.X, data.x_scale = placed(images, np.uint8), 1 / 255
         else:
             data.X = empty((n, d), dtype, align)
             np.divide(images, 255, out=data.X)
@@ -84,55 +105,40 @@ def make(workload: Workload, align: str = "numpy") -> Data:
     return data
 
 
-def draw_order(workload: Workload) -> NDArray[np.intp]:
-    """Draw an epoch's order of rows, the one `Trainer` documents for its default seed.
-
-    Drawing it is part of every contender's epoch.
-    """
-    return np.random.default_rng(0).permutation(workload.rows)
+def order_of(workload: Workload, seed: int = 0) -> NDArray[np.intp]:
+    """Draw an epoch's order of rows, the one `Trainer` documents; part of everybody's epoch."""
+    return np.random.default_rng(seed).permutation(workload.rows)
 
 
-def _make_logits(workload: Workload, align: str, rng: np.random.Generator) -> Data:
-    shape = (workload.rows, workload.classes)
-    dtype = np.dtype(workload.dtype)
-    data = Data("random numbers", align)
-    if workload.op in ("entropy", "kl_divergence"):
-        data.p, data.q = (
-            _placed(rng.dirichlet(np.ones(shape[1]), shape[0]), dtype, align) for _ in range(2)
-        )
-    else:
-        logits = rng.normal(scale=8.0, size=shape)
-        if workload.columns:
-            data.logits = _placed(logits.T, dtype, align).T
-        else:
-            data.logits = _placed(logits, dtype, align)
-        data.y = rng.integers(0, shape[1], shape[0])
-    return data
-
-
-def _placed(values: NDArray[Any], dtype: Any, align: str) -> NDArray[Any]:
-    array = empty(values.shape, dtype, align)
-    array[...] = values
-    return array
+def texts(rng: np.random.Generator, n: int, d: int, entries: int, *, zipf: bool) -> Any:
+    """Return a CSR matrix of float32 like a collection of texts, each of so many words."""
+    try:
+        from scipy import sparse
+    except ImportError:
+        raise UnsuitedError("scipy, which makes a sparse X, is not installed") from None
+    share = 1 / np.arange(1, d + 1) if zipf else np.ones(d)
+    words = np.searchsorted(np.cumsum(share / share.sum())[:-1], rng.random((n, entries)))
+    words = np.sort(rng.permutation(d)[words], axis=1).astype(np.int32)
+    indptr = np.arange(n + 1, dtype=np.int32) * entries
+    values = rng.random(words.size, dtype=np.float32)
+    return sparse.csr_array((values, words.ravel(), indptr), (n, d))
 
 
 def _images(n: int, d: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
     """Return `n` images of `d` bytes and their labels: Fashion-MNIST if it is on this machine."""
-    found = _fashion_mnist()
-    if found is not None:
-        images, labels = found
-        return images[:n, :d], labels[:n], "Fashion-MNIST"
-    rng = np.random.default_rng(1)
-    images = rng.integers(0, 256, (n, d), dtype=np.uint8)
-    return images, rng.integers(0, 10, n, dtype=np.uint8), "random bytes"
+    try:
+        images, labels = fashion_mnist()
+    except FileNotFoundError:
+        rng = np.random.default_rng(1)
+        images = rng.integers(0, 256, (n, d), dtype=np.uint8)
+        return images, rng.integers(0, 10, n, dtype=np.uint8), "random bytes"
+    return images[:n, :d], labels[:n], "Fashion-MNIST"
 
 
 @lru_cache(maxsize=1)
-def _fashion_mnist() -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+def fashion_mnist() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the images of the training part, a row each, and their labels."""
     from softmax_ext import datasets
 
-    try:
-        loaded = datasets.load_fashion_mnist(download=False)
-    except FileNotFoundError:
-        return None
+    loaded = datasets.load_fashion_mnist(download=False)
     return loaded.train_images.reshape(60000, 784), loaded.train_labels

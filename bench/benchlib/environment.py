@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ PACKAGES = ("scipy", "scikit-learn", "torch", "jax", "jaxlib", "threadpoolctl")
 
 
 def describe() -> dict[str, Any]:
-    """Return the machine, the compiler and every version that matters."""
+    """Return the day, the machine, the compiler and every version that matters."""
     able, unable = isas()
     return {
+        "date": datetime.date.today().isoformat(),
         "CPU": _cpu_model(),
         "CPUs": os.cpu_count(),
         "caches": _caches(),
@@ -31,7 +34,7 @@ def describe() -> dict[str, Any]:
         "instruction sets": ", ".join(able),
         "not runnable here": ", ".join(unable) or "none",
         "NumPy": f"{np.__version__} with {_blas()}",
-        **{package: _version(package) or "not installed" for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
     }
 
 
@@ -49,10 +52,9 @@ def lines(environment: dict[str, Any]) -> list[str]:
 
 def _cpu_model() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("model name", "Model")):
-                    return line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
     except OSError:
         pass
     return platform.processor() or platform.machine()
@@ -60,24 +62,15 @@ def _cpu_model() -> str:
 
 def _caches() -> str:
     """Return the sizes of the first CPU's caches as Linux gives them."""
-    folder = "/sys/devices/system/cpu/cpu0/cache"
     sizes = []
-    try:
-        for index in sorted(os.listdir(folder)):
-            if index.startswith("index"):
-                level, kind, size = (
-                    _line(f"{folder}/{index}/{name}") for name in ("level", "type", "size")
-                )
-                if kind != "Instruction":
-                    sizes.append(f"L{level} {size}")
-    except OSError:
-        return "unknown"
-    return ", ".join(sizes)
-
-
-def _line(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.readline().strip()
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (
+            (folder / name).read_text(encoding="ascii").strip()
+            for name in ("level", "type", "size")
+        )
+        if kind != "Instruction":
+            sizes.append(f"L{level} {size}")
+    return ", ".join(sizes) or "unknown"
 
 
 def _blas() -> str:
@@ -93,8 +86,8 @@ def _blas() -> str:
     return text
 
 
-def _version(package: str) -> str | None:
+def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        return "not installed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +14,36 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that every script has; `doc` is the script's."""
     made = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    add = made.add_argument
-    add("--isa", action="append", default=[], help="instruction set of ours (may be repeated)")
-    add("--smoke", action="store_true", help="tiny sizes: tries the machinery only")
-    add("--out", type=Path, default=RESULTS, help="where to write (default: %(default)s)")
+    made.add_argument("--smoke", action="store_true", help="tiny sizes: tries the machinery only")
+    made.add_argument("--out", type=Path, default=RESULTS, help="where to write (%(default)s)")
     return made
 
 
-def check_isas(given: list[str]) -> None:
-    """Raise ValueError if this build has not got one of these instruction sets."""
+def add_isa(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--isa", action="append", help="instruction set of ours (may be repeated; default: "
+        "$SOFTMAX_EXT_ISA, else all)",
+    )  # fmt: skip
+
+
+def isas(given: list[str] | None) -> tuple[str, ...]:
+    """Return the instruction sets asked for; ValueError if this build has not got one of them."""
     import softmax_ext
 
+    chosen = given or list(filter(None, [os.environ.get("SOFTMAX_EXT_ISA")]))
     known = softmax_ext.compiled_isas()
-    for isa in given:
+    for isa in chosen:
         if isa not in known:
             raise ValueError(f"isa: {isa!r} is none of {', '.join(known)}")
+    return tuple(chosen)
+
+
+def checkout(path: str) -> str:
+    """Return the folder of another checkout; ValueError if no package was built there."""
+    folder = Path(path).resolve()
+    if path and not list(folder.glob("softmax_ext/_kernels*.so")):
+        raise ValueError(f"against: no softmax_ext was built in {path}")
+    return str(folder) if path else ""
 
 
 def main(name: str, run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

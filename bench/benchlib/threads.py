@@ -1,4 +1,4 @@
-"""Equal threads for every contender.
+"""Equal threads for every contender, and processes of their own.
 
 Most libraries read their thread count from the environment, when they are imported; XLA reads
 none but counts the CPUs the process may use. So `prepare` runs before any of them is imported:
@@ -8,18 +8,16 @@ it sets the variables and binds the process to exactly as many CPUs as it may ha
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 
 VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "SOFTMAX_EXT_NUM_THREADS",
-)
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "SOFTMAX_EXT_NUM_THREADS",
+)  # fmt: skip
 
 
 def prepare(threads: int) -> None:
@@ -46,16 +44,14 @@ def prepare(threads: int) -> None:
 
 def apply(threads: int) -> None:
     """Set the thread count of every library that is already imported."""
-    if _can_import("threadpoolctl"):
+    if find_spec("threadpoolctl"):
         import threadpoolctl
 
         # Not used as a context manager: the limit stays for the life of the process.
         threadpoolctl.threadpool_limits(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    ours = sys.modules.get("softmax_ext")
-    if ours is not None:
-        ours.set_num_threads(threads)
+    for library in ("torch", "softmax_ext"):
+        if library in sys.modules:
+            sys.modules[library].set_num_threads(threads)
 
 
 def found() -> dict[str, object]:
@@ -63,22 +59,29 @@ def found() -> dict[str, object]:
     counts: dict[str, object] = {}
     if hasattr(os, "sched_getaffinity"):
         counts["CPUs this process is bound to"] = sorted(os.sched_getaffinity(0))
-    ours = sys.modules.get("softmax_ext")
-    if ours is not None:
-        counts["softmax_ext"] = ours.get_num_threads()
-    if _can_import("threadpoolctl"):
+    if find_spec("threadpoolctl"):
         import threadpoolctl
 
         for pool in threadpoolctl.threadpool_info():
             counts[f"{pool['internal_api']} ({pool['prefix']})"] = pool["num_threads"]
-    if "torch" in sys.modules:
-        counts["torch"] = sys.modules["torch"].get_num_threads()
+    for library in ("softmax_ext", "torch"):
+        if library in sys.modules:
+            counts[library] = sys.modules[library].get_num_threads()
     if "jax" in sys.modules:
         counts["jax"] = "the CPUs of the process"
     return counts
 
 
-def _can_import(name: str) -> bool:
-    from importlib.util import find_spec
+def process(checkout: str = "") -> ProcessPoolExecutor:
+    """Return a new process of one worker, with the same CPUs and variables as this one.
 
-    return find_spec(name) is not None
+    It imports softmax_ext from `checkout`, if one is given.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, context, initializer=_import_from, initargs=(checkout,))
+
+
+def _import_from(checkout: str) -> None:
+    # Nothing has imported the package yet: neither a script nor this module does.
+    if checkout:
+        sys.path.insert(0, checkout)

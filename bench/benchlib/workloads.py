@@ -1,74 +1,62 @@
-"""The workloads: an operation, a size named after its use, and what it costs at least."""
+"""The table of jobs: an operation, a size named after its use, and what it costs at least."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+
+GRADIENT = "linear_cross_entropy_with_grad"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One job every contender does.
+    """One job every contender does."""
 
-    Attributes
-    ----------
-    op : str
-        Name of the operation; the kernel's name, or "epoch".
-    size : str
-        Name of the size, after its use.
-    rows, features, classes : int
-        N, D, C. The functions of logits have no D: `features` is 0.
-    dtype, x_dtype : str
-        Dtype of the computation and of the stored X.
-    batch : int
-        Rows of one minibatch gathered by ``rows=``; 0 for all rows.
-    cold : bool
-        Whether each call gathers other rows, so that they come from memory.
-    with_dX : bool
-        Whether the gradient with respect to X is asked for too.
-    small : bool
-        Whether this is a call whose cost is the call itself: then no ``out=``.
-    columns : bool
-        Whether the logits lie class by class, as for a softmax over the first axis.
-    """
-
+    #: The kernel's name, or "epoch"; and the name of the size, after its use.
     op: str
     size: str
+    #: N, D, C. The functions of logits have no D: `features` is 0.
     rows: int
     features: int
     classes: int
+    #: Of the computation, and of the stored X.
     dtype: str = "float32"
     x_dtype: str = "float32"
+    #: Rows of one minibatch gathered by ``rows=``; 0 for all rows.
     batch: int = 0
+    #: Each call gathers other rows, so that they come from memory.
     cold: bool = False
     with_dX: bool = False
+    #: The cost is that of the call itself: no ``out=``.
     small: bool = False
+    #: The classes are the first axis of the logits.
     columns: bool = False
+    #: Entries in each row of a sparse X; 0 for a dense one. Words as frequent as in a language.
+    entries: int = 0
+    zipf: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.op}/{self.size}"
 
     @property
-    def shape(self) -> str:
-        """The sizes as people write them: 60000 x 784 x 10."""
-        sizes = [self.batch or self.rows, self.features, self.classes]
-        if self.op == "epoch":
-            sizes[0] = self.rows
-        return " x ".join(str(size) for size in sizes if size)
-
-    @property
     def rows_per_call(self) -> int:
         return self.batch if self.batch and self.op != "epoch" else self.rows
 
     @property
+    def shape(self) -> str:
+        """The sizes as people write them: 60000 x 784 x 10."""
+        sizes = self.rows_per_call, self.features, self.classes
+        return " x ".join(str(size) for size in sizes if size)
+
+    @property
     def flops(self) -> int:
         """Useful floating-point operations: the matrix products, nothing else."""
-        product = 2 * self.rows_per_call * self.features * self.classes
-        if self.op == "linear_cross_entropy_with_grad":
-            return product * (3 if self.with_dX else 2)
-        return 2 * product if self.op == "epoch" else product
+        products = 2 + self.with_dX if self.op in (GRADIENT, "epoch") else 1
+        per_row = (self.entries or self.features) * self.classes
+        return 2 * products * self.rows_per_call * per_row
 
     @property
     def read(self) -> int:
@@ -77,7 +65,8 @@ class Workload:
         n, c = self.rows_per_call, self.classes
         if not self.features:
             return item * n * c * (2 if self.op == "kl_divergence" else 1)
-        x_bytes = n * self.features * np.dtype(self.x_dtype).itemsize
+        # An entry of a sparse X has an index of 4 bytes.
+        x_bytes = n * (self.entries * (4 + item) or self.features * np.dtype(self.x_dtype).itemsize)
         labels = self.op.startswith("linear_cross") or self.op == "epoch"
         return x_bytes + self.features * c * item + 8 * n * labels
 
@@ -86,7 +75,7 @@ class Workload:
         """Bytes of the outputs, each written once."""
         item = np.dtype(self.dtype).itemsize
         n, c = self.rows_per_call, self.classes
-        if self.op in ("linear_cross_entropy_with_grad", "epoch"):
+        if self.op in (GRADIENT, "epoch"):
             return item * self.features * (c + self.with_dX * n)
         if self.op in ("softmax", "log_softmax", "cross_entropy_with_grad"):
             return item * n * c
@@ -102,38 +91,36 @@ class Workload:
 
     def tiny(self) -> Workload:
         """Return the same job at a size that only exercises the machinery."""
-        return replace(
-            self,
-            rows=min(self.rows, 96),
-            features=min(self.features, 20),
-            classes=min(self.classes, 13),
-            batch=min(self.batch, 32),
-        )
+        most = {"rows": 96, "features": 20, "classes": 13, "batch": 32, "entries": 5}
+        return replace(self, **{k: min(v, getattr(self, k)) for k, v in most.items()})
 
 
-def _linear_grad(size: str, rows: int, features: int, classes: int, **more: object) -> Workload:
-    return Workload("linear_cross_entropy_with_grad", size, rows, features, classes, **more)  # type: ignore[arg-type]
+_gradient = partial(Workload, GRADIENT)
 
-
-#: Every workload, in the order of the table.
+#: Every job, in the order of the table.
 WORKLOADS: tuple[Workload, ...] = (
-    _linear_grad("mnist-10", 60000, 784, 10),
-    _linear_grad("mnist-10-uint8", 60000, 784, 10, x_dtype="uint8"),
-    _linear_grad("mnist-10-batch-warm", 60000, 784, 10, batch=256),
-    _linear_grad("mnist-10-batch-cold", 60000, 784, 10, batch=256, cold=True),
-    _linear_grad("binary-2", 60000, 784, 2),
-    _linear_grad("images-3", 60000, 784, 3),
-    _linear_grad("images-16", 60000, 784, 16),
-    _linear_grad("images-32", 60000, 784, 32),
-    _linear_grad("images-100", 60000, 784, 100),
-    _linear_grad("covtype-7", 581012, 54, 7),
-    _linear_grad("probe-100", 60000, 512, 100),
-    _linear_grad("text-1000", 8192, 768, 1000),
-    _linear_grad("text-1000-float64", 8192, 768, 1000, dtype="float64", x_dtype="float64"),
-    _linear_grad("vocab-50k", 1024, 768, 50257, with_dX=True),
+    _gradient("mnist-10", 60000, 784, 10),
+    _gradient("mnist-10-uint8", 60000, 784, 10, x_dtype="uint8"),
+    _gradient("mnist-10-batch-warm", 60000, 784, 10, batch=256),
+    _gradient("mnist-10-batch-cold", 60000, 784, 10, batch=256, cold=True),
+    _gradient("binary-2", 60000, 784, 2),
+    _gradient("images-3", 60000, 784, 3),
+    _gradient("images-16", 60000, 784, 16),
+    _gradient("images-32", 60000, 784, 32),
+    _gradient("images-100", 60000, 784, 100),
+    _gradient("covtype-7", 581012, 54, 7),
+    _gradient("probe-100", 60000, 512, 100),
+    _gradient("text-1000", 8192, 768, 1000),
+    _gradient("text-1000-float64", 8192, 768, 1000, dtype="float64", x_dtype="float64"),
+    _gradient("vocab-50k", 1024, 768, 50257, with_dX=True),
+    _gradient("sparse-2", 20000, 50000, 2, entries=100),
+    _gradient("sparse-20", 20000, 50000, 20, entries=100),
+    _gradient("sparse-100", 20000, 50000, 100, entries=100),
+    _gradient("sparse-20-zipf", 20000, 50000, 20, entries=100, zipf=True),
     Workload("linear_cross_entropy", "mnist-10", 60000, 784, 10),
     Workload("linear", "mnist-10-test", 10000, 784, 10),
     Workload("predict", "mnist-10-test", 10000, 784, 10),
+    Workload("predict", "many-800", 100000, 64, 800),
     Workload("predict_proba", "mnist-10-test", 10000, 784, 10),
     Workload("predict_proba", "one-image", 1, 784, 10, small=True),
     Workload("softmax", "small-8x10", 8, 0, 10, small=True),
@@ -141,12 +128,7 @@ WORKLOADS: tuple[Workload, ...] = (
         Workload(op, f"rows-{rows}x{classes}", rows, 0, classes)
         for op in ("softmax", "log_softmax", "logsumexp")
         for rows, classes in (
-            (4096, 10),
-            (65536, 10),
-            (65536, 32),
-            (4096, 100),
-            (4096, 1000),
-            (256, 50257),
+            (4096, 10), (65536, 10), (65536, 32), (4096, 100), (4096, 1000), (256, 50257),
         )
     ),
     *(
@@ -154,31 +136,31 @@ WORKLOADS: tuple[Workload, ...] = (
         for op in ("softmax", "logsumexp")
         for rows, classes in ((65536, 10), (4096, 100), (4096, 1000), (256, 50257))
     ),
-    Workload("cross_entropy", "rows-65536x10", 65536, 0, 10),
-    Workload("cross_entropy", "rows-4096x1000", 4096, 0, 1000),
-    Workload("cross_entropy_with_grad", "rows-65536x10", 65536, 0, 10),
-    Workload("cross_entropy_with_grad", "rows-4096x1000", 4096, 0, 1000),
+    *(
+        Workload(op, f"rows-{rows}x{classes}", rows, 0, classes)
+        for op in ("cross_entropy", "cross_entropy_with_grad")
+        for rows, classes in ((65536, 10), (4096, 1000))
+    ),
     Workload("entropy", "rows-65536x10", 65536, 0, 10),
     Workload("kl_divergence", "rows-65536x10", 65536, 0, 10),
     Workload("epoch", "mnist-10", 60000, 784, 10, batch=256),
     Workload("epoch", "mnist-10-uint8", 60000, 784, 10, batch=256, x_dtype="uint8"),
-)
+)  # fmt: skip
+
+#: Jobs whose memory is measured too: they have many more logits than inputs.
+MEMORY = (f"{GRADIENT}/text-1000", f"{GRADIENT}/vocab-50k", "predict/many-800")
 
 
-def select(patterns: list[str], *, tiny: bool = False, whole: bool = False) -> list[Workload]:
-    """Return the workloads whose name, or size, starts with one of the patterns.
-
-    Without patterns: all of them. With `whole`, names have to be equal.
+def select(patterns: list[str], *, tiny: bool = False) -> list[Workload]:
+    """Return the jobs whose name, or size, starts with one of the patterns; without any, all.
 
     Raises
     ------
     ValueError
-        If a pattern fits no workload.
+        If a pattern fits no job.
     """
 
     def fits(workload: Workload, pattern: str) -> bool:
-        if whole:
-            return workload.name == pattern
         return workload.name.startswith(pattern) or workload.size.startswith(pattern)
 
     for pattern in patterns:

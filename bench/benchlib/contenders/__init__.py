@@ -1,47 +1,54 @@
-"""Who takes part: the one list both the table and the pytest benchmarks use."""
+"""Who takes part in a job: ours by instruction set, and a module for each library beside it."""
 
 from __future__ import annotations
 
 import gc
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
 
 import softmax_ext
-from benchlib import truth
-from benchlib.contenders import bare, kernels, numpy_
-from benchlib.contenders.base import Builder, UnsuitedError
-from benchlib.data import Data
+from benchlib.data import Data, UnsuitedError
+from benchlib.truth import Answer, check, compute
 from benchlib.workloads import Workload
-from softmax_ext import reference
-
-__all__ = ["LIBRARIES", "Contender", "UnsuitedError", "contenders_of", "isas", "ready"]
 
 #: Libraries that may be missing: the package to import and the module of its contenders.
 PEERS = {"scipy": "scipy_", "torch": "torch_", "jax": "jax_", "sklearn": "sklearn_"}
 
-#: Every library, in the order of the table.
+#: Every library, in the order of the table. "before" is the package as another checkout has it.
 LIBRARIES = ("ours", "reference", "numpy", "bare", *PEERS)
+OURS = ("ours", "before")
 
 
-@dataclass(frozen=True)
-class Contender:
-    """Somebody who can be asked to do a workload.
+def arrays(result: Any) -> Answer:
+    """Turn what a contender returned into NumPy arrays, whatever the library."""
+    if isinstance(result, (tuple, list)):
+        return tuple(array for part in result if part is not None for array in arrays(part))
+    return (np.asarray(result.detach() if hasattr(result, "detach") else result),)
 
-    Attributes
-    ----------
-    name : str
-        What the table calls it.
-    library : str
-        One of `LIBRARIES`.
-    build : callable or None
-        Makes the job; None where the contender cannot take part.
-    absent : str
-        Why it cannot take part.
-    """
+
+class Job(NamedTuple):
+    """One contender made ready for one workload."""
+
+    #: Does the work once; this and nothing else is timed.
+    run: Callable[[], Any]
+    #: Turns what `run` returned into arrays in the order of `truth.compute`.
+    read: Callable[[Any], Answer] = arrays
+    #: The right answer, where it is not that of `truth.compute`.
+    answer: Callable[[], Answer] | None = None
+
+
+#: Makes a job, or just its `run`.
+Builder = Callable[[Workload, Data], Job | Callable[[], Any]]
+
+
+class Contender(NamedTuple):
+    """Somebody who can be asked to do a job, or the reason why they cannot."""
 
     name: str
     library: str
@@ -58,7 +65,7 @@ def isas() -> tuple[tuple[str, ...], tuple[str, ...]]:
 def contenders_of(
     workload: Workload, libraries: tuple[str, ...] = LIBRARIES, wanted_isas: tuple[str, ...] = ()
 ) -> list[Contender]:
-    """Return everybody who does `workload`'s operation, and the absent with the reason.
+    """Return everybody who does a job's operation, and the absent with the reason.
 
     Parameters
     ----------
@@ -68,49 +75,52 @@ def contenders_of(
     wanted_isas : tuple of str
         Only these instruction sets of ours; none given: all.
     """
-    found = _ours(workload, wanted_isas) if "ours" in libraries else []
+    found = []
     for library in libraries:
-        if library != "ours":
-            found += _others(library, workload)
+        if library in OURS:
+            found += _ours(library, workload, wanted_isas)
+            continue
+        table, absent = _builders(library)
+        if absent:
+            found.append(Contender(library, library, None, absent))
+        found += [
+            Contender(name, "ours" if name.startswith("ours") else library, ops[workload.op])
+            for name, ops in table.items()
+            if workload.op in ops
+        ]
     return found
 
 
-def _ours(workload: Workload, wanted_isas: tuple[str, ...]) -> list[Contender]:
+def _ours(library: str, workload: Workload, wanted_isas: tuple[str, ...]) -> list[Contender]:
+    from benchlib.contenders import ours
+
     able, unable = isas()
     found = []
     for isa in able + unable:
+        name = f"{library} [{isa}]"
         if wanted_isas and isa not in wanted_isas:
             continue
-        name = f"ours [{isa}]"
         if isa in unable:
-            found.append(Contender(name, "ours", None, f"this processor cannot run {isa}"))
+            found.append(Contender(name, library, None, f"this processor cannot run {isa}"))
             continue
-        handle = softmax_ext.Kernels(isa)
-        found.append(Contender(name, "ours", kernels.builders(handle)[workload.op]))
-        if workload.x_dtype == "uint8" and workload.op in kernels.from_floats(handle):
-            build = kernels.from_floats(handle)[workload.op]
-            found.append(Contender(f"ours [{isa}], X as floats", "ours", build))
+        kernels = softmax_ext.Kernels(isa)
+        found.append(Contender(name, library, ours.builders(kernels)[workload.op]))
+        if workload.x_dtype == "uint8" and workload.op.endswith("_with_grad"):
+            build = ours.from_floats(kernels)
+            found.append(Contender(f"{name}, X as floats", library, build))
     return found
-
-
-def _others(library: str, workload: Workload) -> list[Contender]:
-    table, absent = _builders(library)
-    if absent:
-        return [Contender(library, library, None, absent)]
-    return [
-        Contender(name, "ours" if name.startswith("ours") else library, ops[workload.op])
-        for name, ops in table.items()
-        if workload.op in ops
-    ]
 
 
 @lru_cache
 def _builders(library: str) -> tuple[dict[str, dict[str, Builder]], str]:
     """Return a library's contenders by name, or the reason why there are none."""
     if library == "reference":
-        return {"reference": kernels.builders(reference)}, ""
+        from benchlib.contenders import ours
+
+        return {"reference": ours.builders(softmax_ext.reference)}, ""
     if library in ("numpy", "bare"):
-        return (numpy_ if library == "numpy" else bare).CONTENDERS, ""
+        numpy_ = import_module("benchlib.contenders.numpy_")
+        return (numpy_.CONTENDERS if library == "numpy" else numpy_.BARE), ""
     with warnings.catch_warnings():
         # What a peer has to say about itself when imported is not the benchmark's affair.
         warnings.simplefilter("ignore")
@@ -122,21 +132,40 @@ def _builders(library: str) -> tuple[dict[str, dict[str, Builder]], str]:
 
 
 def ready(
-    contender: Contender, workload: Workload, data: Data, right: Callable[[], truth.Answer]
+    contender: Contender,
+    workload: Workload,
+    data: Data,
+    right: Callable[[], Answer] | None = None,
 ) -> Callable[[], Any]:
     """Build the contender's job, check its first answer and return the function to time.
 
     Raises
     ------
     UnsuitedError
-        If the contender cannot do this workload here.
+        If the contender cannot do this job here.
     AssertionError
         If its answer is wrong.
     """
+    job = built(contender, workload, data)
+    answer = job.answer or right or (lambda: compute(workload, data))
+    check(contender.name, workload, job.read(job.run()), answer())
+    gc.collect()
+    return job.run
+
+
+def built(contender: Contender, workload: Workload, data: Data) -> Job:
     if contender.build is None:
         raise UnsuitedError(contender.absent)
     job = contender.build(workload, data)
-    answer = job.answer() if job.answer else right()
-    truth.check(contender.name, workload, job.read(job.run()), answer)
-    gc.collect()
-    return job.run
+    return job if isinstance(job, Job) else Job(job)
+
+
+def dense(workload: Workload) -> None:
+    """Refuse a sparse X."""
+    if workload.entries:
+        raise UnsuitedError("X is sparse")
+
+
+def next_batch(data: Data) -> Callable[[], Any]:
+    """Return a function that gives the next minibatch's rows, for ever."""
+    return cycle(data.batches).__next__

@@ -1,0 +1,22 @@
+"""Data to train on: Fashion-MNIST, IDX files, the lecture's 2 x 2 images, minibatches."""
+
+from .fashion_mnist import (
+    FashionMNIST,
+    describe_fashion_mnist,
+    find_fashion_mnist,
+    load_fashion_mnist,
+)
+from .idx import read_idx
+from .minibatches import minibatches
+from .two_by_two import TwoByTwo, make_two_by_two
+
+__all__ = [
+    "FashionMNIST",
+    "TwoByTwo",
+    "describe_fashion_mnist",
+    "find_fashion_mnist",
+    "load_fashion_mnist",
+    "make_two_by_two",
+    "minibatches",
+    "read_idx",
+]

@@ -1,0 +1,132 @@
+"""The objective of rows in memory: an array, or a matrix in CSR form."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arguments import Array, Csr
+from ..results import LinearCrossEntropyResult
+from .objective import Doubles, Evaluation, Floats, split
+from .sample import ArraySample
+
+# A call costs some 3e6 multiplications of the kernels, however small it is.
+CALL_COST = 3e6
+# Rows that are looked through for NaN and infinity at a time.
+CHECKED_ROWS = 1024
+
+
+class ArrayObjective:
+    """The losses of the rows of X, by the fused kernel: one pass over X in each evaluation.
+
+    Keeps the protocol `objective.Objective`.
+
+    Parameters
+    ----------
+    X : ndarray (N, D) or Csr
+        Never copied.
+    y : ndarray (N,) or (N, C)
+        Labels, checked; or probabilities.
+    sample_weight : ndarray (N,) of float64, or None
+        At least 0.
+    n_classes, has_intercept, dtype
+        Of the parameters.
+    x_scale, label_smoothing, kernels
+        As of `minimize`.
+    """
+
+    def __init__(
+        self,
+        X: Array | Csr,
+        y: Array,
+        *,
+        sample_weight: Doubles | None,
+        n_classes: int,
+        has_intercept: bool,
+        dtype: np.dtype[Any],
+        x_scale: float,
+        label_smoothing: float,
+        kernels: Any,
+    ) -> None:
+        self.X = X
+        self.sample_weight = sample_weight
+        self.x_scale = x_scale
+        self.has_intercept = has_intercept
+        self.n_rows, self.n_features = X.shape
+        self.shape = (self.n_features + has_intercept, n_classes)
+        self.is_sparse = isinstance(X, Csr)
+        self._values: Array = X.data if isinstance(X, Csr) else X
+        self.cost = 2 * self._values.size * n_classes + CALL_COST
+        self._y = y
+        self._options = {"x_scale": x_scale, "label_smoothing": label_smoothing}
+        self._kernels = kernels
+        self._is_checked = False
+        self._compute_in(dtype)
+
+    def _compute_in(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        if self._y.ndim == 2:
+            self._y = self._y.astype(dtype, copy=False)
+        self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
+
+    def in_float64(self) -> ArrayObjective:
+        """Return the same sum, computed in float64."""
+        wide = copy.copy(self)
+        wide._compute_in(np.dtype(np.float64))
+        return wide
+
+    def value_and_gradient(self, theta: Doubles) -> Evaluation:
+        """Evaluate at a point; see the protocol."""
+        self._theta[...] = theta
+        W, b = split(self._theta, self.has_intercept)
+        out = split(self._gradient, self.has_intercept)
+        result = self._kernels.linear_cross_entropy_with_grad(
+            self.X, W, b, self._y, out=out, sample_weight=self.sample_weight, reduction="sum",
+            **self._options,
+        )  # fmt: skip
+        if not self._is_checked:
+            self._check(result)
+            self._is_checked = True
+        return Evaluation(float(result.loss), self._gradient, result.total_weight)
+
+    def _check(self, result: LinearCrossEntropyResult) -> None:
+        """Say what is wrong with the data if the first result shows that something is."""
+        if result.total_weight == 0:
+            weight = self.sample_weight
+            raise ValueError(
+                "y: no label that counts came, at least one was wanted"
+                if weight is None or weight.any()
+                else "sample_weight: zeros alone came, at least one weight above 0 was wanted"
+            )
+        if math.isfinite(result.loss) and np.isfinite(self._gradient).all():
+            return
+        values, step = self._values, CHECKED_ROWS
+        if not all(np.isfinite(values[i : i + step]).all() for i in range(0, len(values), step)):
+            raise ValueError("X: NaN or infinite elements came, finite ones were wanted")
+        raise ValueError(
+            "X: elements came with which the loss at W and b overflows, smaller ones were wanted"
+        )
+
+    def sample(self, n: int, *, by_length: bool) -> ArraySample:
+        """Draw n rows by their weight; see the protocol."""
+        weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
+        if self._y.ndim == 1:
+            weight[self._y < 0] = 0
+        else:
+            weight *= self._y.sum(axis=1)
+        return ArraySample(self, weight / weight.sum(), n, by_length)
+
+    def probabilities(self, x: Any, theta: Doubles) -> Floats:
+        """Return the probabilities of the classes of rows like those of X."""
+        W, b = split(theta.astype(self.dtype), self.has_intercept)
+        result: Floats = self._kernels.predict_proba(x, W, b, x_scale=self.x_scale)
+        return result
+
+    def projections(self, W: Doubles, b: Doubles) -> Floats:
+        """Return the products of all rows with W, plus b."""
+        W, b = W.astype(self.dtype), b.astype(self.dtype)
+        result: Floats = self._kernels.linear(self.X, W, b, x_scale=self.x_scale)
+        return result

@@ -1,0 +1,254 @@
+"""`fit_lbfgs` and `minimize`: the arguments are checked, and a solver begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..arguments import (
+    as_layer,
+    as_number,
+    as_row_weights,
+    as_target,
+    finite_from_0,
+    integer_between,
+)
+from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+from .arrays import ArrayObjective
+from .lbfgs import minimize_penalised
+from .objective import Objective
+from .penalised import Penalised
+from .result import FitResult
+
+
+def fit_lbfgs(
+    model: SoftmaxModel,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    C: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    sample_weight: ArrayLike | None = None,
+    callback: Callable[[FitResult], object] | None = None,
+) -> FitResult:
+    """Bring a model to its regularised optimum, from the weights that it has.
+
+    Minimises ``sum_i s_i loss_i + ||W||^2 / (2 C)``, the objective of scikit-learn's
+    `LogisticRegression`: s is `sample_weight`, and the intercept b is not penalised.
+
+    Parameters
+    ----------
+    model : SoftmaxModel
+        Changed in place.
+    X : array_like, shape (N, D), or images (N, h, w, ...)
+        float32, float64, uint8 or CSR. Read once in each step, never copied.
+    y : array_like, shape (N,) or (N, C)
+        Labels or probabilities, as the model takes them.
+    C : float, optional
+        Inverse strength of the penalty; infinity: none.
+    tol : float, optional
+        Converged when no entry of the gradient of the objective, divided by the sum of the sample
+        weights, is larger.
+    max_iter : int, optional
+        Most iterations.
+    sample_weight : array_like, shape (N,), optional
+        Factors of the rows' losses, at least 0.
+    callback : callable, optional
+        Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
+        ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
+
+    Returns
+    -------
+    FitResult
+        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `X`, `y` or `sample_weight` does not fit the model, X has NaN or infinite elements, all
+        weights are 0, or another argument is out of range. The model is as it was.
+    IndexError
+        If an integer label is outside [0, C).
+    KeyboardInterrupt
+        On Ctrl-C. The model is left at the last iterate that was reached, as with any exception
+        of the callback.
+
+    See Also
+    --------
+    minimize : The same without a model, with more options.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import softmax_ext as sx
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> model = sx.SoftmaxModel.zeros(1, 2, dtype=np.float64, classes=["cat", "dog"])
+    >>> result = sx.fit_lbfgs(model, X, ["cat", "cat", "dog", "dog"])
+    >>> result.success, round(result.fun, 4)
+    (True, 1.5266)
+    >>> model.predict([[0.5], [2.5]]).tolist()
+    ['cat', 'dog']
+    """
+    if not (as_number("C", C) > 0):
+        raise ValueError(f"C: {C} came, a number above 0 was wanted")
+    rows = model._flatten(X)
+    target = model._as_target(y, rows.shape[0])
+    last: FitResult | None = None
+
+    def remember(state: FitResult) -> None:
+        nonlocal last
+        last = FitResult(W=state.W.copy(), b=None if state.b is None else state.b.copy())
+        if callback is not None:
+            callback(state)
+
+    try:
+        last = result = minimize(
+            rows,
+            target,
+            model.W,
+            model.b,
+            l2=1 / C,
+            sample_weight=sample_weight,
+            x_scale=model.x_scale,
+            tol=tol,
+            max_iter=max_iter,
+            callback=remember,
+            kernels=model.kernels,
+        )
+    finally:
+        if last is not None:
+            model.W[...] = last.W
+            if model.b is not None:
+                model.b[...] = last.b
+    return result
+
+
+def minimize(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    *,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    x_scale: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 100,
+    label_smoothing: float = 0.0,
+    callback: Callable[[FitResult], object] | None = None,
+    precondition: bool = True,
+    kernels: Any = None,
+) -> FitResult:
+    """Minimise ``sum_i s_i loss_i + l2/2 ||W||^2 + l1 |W|_1``; b is not penalised.
+
+    Parameters
+    ----------
+    X : ndarray (N, D) or CSR
+        float32, float64 or uint8, in any layout.
+    y : ndarray, shape (N,) or (N, C)
+        Integer labels in [0, C), -100 for a row that does not count; or floating probabilities.
+    W : ndarray, shape (D, C)
+        Starting point; not modified. As everywhere, X and W of float32 are computed in float32,
+        any float64 makes it float64, and uint8 X takes W's dtype.
+    b : ndarray, shape (C,), or None
+        Starting point of the intercepts; None: there are none.
+    l2, l1 : float, optional
+        Strengths of the penalties, at least 0.
+    sample_weight : array_like, shape (N,), optional
+        Factors s of the rows' losses, at least 0. None: 1.
+    x_scale : float, optional
+        Multiplies X inside the kernels.
+    tol : float, optional
+        Converged when no entry of the gradient of the objective, divided by the sum of s, is
+        larger; with l1, of its subgradient of least norm. With a preconditioner, no more than a
+        small share of the objective (in proportion to tol, at most a thousandth) may be expected
+        to be gained by further steps either.
+    max_iter : int, optional
+        Most iterations.
+    label_smoothing : float, optional
+        In [0, 1], as in the kernels.
+    precondition : bool, optional
+        False: plain L-BFGS, for comparison.
+    callback : callable, optional
+        Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
+        ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
+    kernels : object with the kernels' functions, optional
+        None: ``softmax_ext.kernels``.
+
+    Returns
+    -------
+    FitResult
+        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `fit_lbfgs`.
+
+    Notes
+    -----
+    L-BFGS [1]_ with the line search conditions of Hager and Zhang [2]_: close to the optimum the
+    objective's differences drown in rounding, those of its slope do not, and as the objective is
+    convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
+
+    The first Hessian is an estimate from a sample of the rows. With up to 2048 features it is made
+    of the weighted second moments of the features; of each class's own, as soon as the fit has cost
+    as much as those do; and where it is small, it is the whole Hessian. With more features it is
+    made of their variances, and with l1 of the second moments of dense features by themselves.
+
+    References
+    ----------
+    .. [1] J. Nocedal, S. Wright, "Numerical Optimization", 2nd ed. (2006), chapter 7.
+    .. [2] W. Hager, H. Zhang, "A new conjugate gradient method with guaranteed descent and an
+       efficient line search", SIAM J. Optim. 16 (2005).
+    .. [3] G. Andrew, J. Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_ext.solvers import minimize
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> result = minimize(X, np.array([0, 0, 1, 1]), np.zeros((1, 2)), np.zeros(2), l2=1.0)
+    >>> result.success, round(result.fun, 4)
+    (True, 1.5266)
+    """
+    l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
+    max_iter = integer_between("max_iter", max_iter, 0)
+    X, W, b = as_layer(as_kernels_like(X), W, b)
+    (N, D), C = X.shape, W.shape[1]
+    if C == 0:
+        raise ValueError(f"W: shape {W.shape} came, ({D}, C) with C at least 1 was wanted")
+    if N == 0:
+        raise ValueError("X: no rows came, at least one was wanted")
+    y = as_target(y, (N, C), (N,), "y")
+    check_labels(y, C)
+    if sample_weight is not None:
+        sample_weight = as_row_weights("sample_weight", sample_weight, N)
+    parameters = {"W": W} if b is None else {"W": W, "b": b}
+    for name, values in parameters.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
+    losses: Objective = ArrayObjective(
+        X,
+        y,
+        sample_weight=sample_weight,
+        n_classes=C,
+        has_intercept=b is not None,
+        dtype=W.dtype,
+        x_scale=x_scale,
+        label_smoothing=label_smoothing,
+        kernels=kernels_or_default(kernels),
+    )
+    return minimize_penalised(
+        Penalised(losses, l2, l1),
+        np.vstack([*parameters.values()]).astype(np.float64),
+        tol=tol,
+        max_iter=max_iter,
+        callback=callback,
+        precondition=precondition,
+    )

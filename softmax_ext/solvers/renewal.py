@@ -1,0 +1,77 @@
+"""When a preconditioner is made anew."""
+
+from __future__ import annotations
+
+import math
+
+from .curvature import Preconditioner
+from .objective import Doubles
+from .pairs import InverseHessian
+from .penalised import Penalised
+
+# The first one with products of features is made so many passes before they are spent: it saves
+# at least as many.
+ADVANCE = 5
+# The blocks are made anew when so many steps have lowered the objective to this share of its value
+# or less, or else the probabilities that they come from have hardly changed; and after so many
+# times their cost.
+BLOCKS_STEPS, BLOCKS_SHARE, BLOCKS_COSTS = 3, 0.9, 4
+
+
+class Renewal:
+    """Renews the preconditioner when as much has been spent on steps as that costs.
+
+    So renewals never take much more than the steps, and a fit of a few steps gets none.
+    """
+
+    def __init__(self, objective: Penalised, inverse_hessian: InverseHessian) -> None:
+        self._objective = objective
+        self._inverse_hessian = inverse_hessian
+        self._curvature = curvature = objective.curvature()
+        # Whether one with products of features is still to come, and what the next one costs.
+        self._first_to_come = curvature.has_moments
+        if not self._first_to_come:
+            self._cost = math.inf
+        elif curvature.use_whole:
+            self._cost = curvature.cost_whole()
+        else:
+            self._cost = curvature.cost_shared()
+        # When the last one was made.
+        self._nfev = self._nit = 0
+        self._value = math.inf
+
+    @property
+    def is_newton(self) -> bool:
+        """Whether steps are those of Newton's method."""
+        return self._curvature.use_whole
+
+    def update(self, nit: int, theta: Doubles, value: float) -> None:
+        """Renew the preconditioner at a point, if it is time."""
+        first = self._next(value, nit, theta) if self._is_due(nit, value) else None
+        if first is not None:
+            self._inverse_hessian.set_first(first, newton=self.is_newton)
+        elif nit == 0:
+            self._inverse_hessian.set_first(self._curvature.diagonal())
+
+    def _is_due(self, nit: int, value: float) -> bool:
+        passes = self._objective.nfev - self._nfev
+        steps = nit - self._nit
+        spent = passes * self._objective.losses.cost
+        if self._first_to_come:
+            return spent + ADVANCE * self._objective.losses.cost >= self._cost
+        if self.is_newton:
+            # A search of many points tells that the last one is of a place too far away.
+            return spent >= self._cost or passes > 2 * steps
+        return spent >= self._cost and steps >= BLOCKS_STEPS and value < BLOCKS_SHARE * self._value
+
+    def _next(self, value: float, nit: int, theta: Doubles) -> Preconditioner | None:
+        curvature = self._curvature
+        self._nfev, self._nit, self._value = self._objective.nfev, nit, value
+        first_to_come, self._first_to_come = self._first_to_come, False
+        if self.is_newton:
+            return curvature.whole(theta)
+        if first_to_come:
+            self._cost = curvature.cost_blocks() if curvature.use_blocks else math.inf
+            return curvature.shared(theta)
+        self._cost = BLOCKS_COSTS * curvature.cost_blocks()
+        return curvature.blocks(theta)

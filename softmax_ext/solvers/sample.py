@@ -1,0 +1,201 @@
+"""A sample of rows in memory, and the scales of their features: the protocol `Sample` for arrays.
+
+The rows stay where they are, and are gathered by pieces each time they are asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import Array, Csr
+from .objective import Doubles, Floats
+
+if TYPE_CHECKING:
+    from .arrays import ArrayObjective
+
+# Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB.
+PIECE_ROWS, PIECE_ELEMENTS = 1024, 1 << 20
+# Entries of a sparse X looked at together: the indices, weights and products of them are 8 MiB.
+PIECE_ENTRIES = 1 << 18
+# Random combinations of the features that tell how long a row is, to within a factor of two or so.
+PROJECTIONS = 4
+# A feature whose deviation is a smaller share of its largest element does not change: what there
+# is of it is the rounding of float64, added up.
+FLAT = 1e-14
+
+
+class ArraySample:
+    """Rows of an array or of CSR, drawn in proportion to their weight.
+
+    Keeps the protocol `objective.Sample`, which says what the attributes are.
+
+    Parameters
+    ----------
+    objective : ArrayObjective
+        Whose rows they are.
+    share : ndarray, shape (N,)
+        The rows' weights, divided by their sum.
+    n : int
+        Rows to draw.
+    by_length : bool
+        Whether to draw long rows more often.
+    """
+
+    def __init__(self, objective: ArrayObjective, share: Doubles, n: int, by_length: bool) -> None:
+        self._objective = objective
+        self._X = objective.X
+        self._D = objective.n_features
+        self._rows, self.factors = draw(share, share, n)
+        self._measure(share)
+        self.lengths: Floats = np.ones(len(self._rows))
+        if by_length:
+            # The scales that lengths are in come from a first sample, which the second replaces.
+            lengths = self._all_lengths(share)
+            self._rows, self.factors = draw(share, share * (1 + lengths), n)
+            self.lengths = lengths[self._rows]
+            self._measure(share)
+
+    def rows(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
+        """Yield some of its rows by pieces; see the protocol."""
+        for part, x in self._pieces(self._rows[chosen]):
+            yield part, x * self._objective.x_scale
+
+    def probabilities(self, theta: Doubles) -> Floats:
+        """Return the probabilities of its rows' classes; see the protocol."""
+        objective = self._objective
+        result = np.empty((len(self._rows), objective.shape[1]), objective.dtype)
+        for part, x in self._pieces(self._rows):
+            result[part] = objective.probabilities(x, theta)
+        return result
+
+    def _pieces(self, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Array]]:
+        """Gather rows of X, as they are stored."""
+        step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, self._D) + 1)
+        for i in range(0, len(rows), step):
+            part = slice(i, min(i + step, len(rows)))
+            X = self._X
+            yield part, self._dense(X, rows[part]) if isinstance(X, Csr) else X[rows[part]]
+
+    def _dense(self, X: Csr, rows: NDArray[np.intp]) -> Floats:
+        """Return some rows of a CSR matrix."""
+        begin = X.indptr[rows].astype(np.intp)
+        lengths = X.indptr[rows + 1].astype(np.intp) - begin
+        ends = np.cumsum(lengths)
+        entries = np.arange(ends[-1]) + np.repeat(begin - ends + lengths, lengths)
+        dtype = self._objective.dtype
+        result = np.zeros((len(rows), self._D), dtype)
+        places = np.repeat(np.arange(len(rows)), lengths), X.indices[entries]
+        # Entries of the same place are added up.
+        np.add.at(result, places, X.data[entries].astype(dtype))
+        return result
+
+    def _measure(self, share: Doubles) -> None:
+        """Find the features' means and deviations.
+
+        Those of a sparse X from all rows, as a sample would miss many a feature; and of a dense X
+        from all rows for the features that do not change within the sample.
+        """
+        X = self._X
+        if isinstance(X, Csr):
+            mean, largest, squares = _sparse_moments(X, share)
+        else:
+            mean, largest, squares = _moments(
+                lambda: ((x, self.factors[part]) for part, x in self._pieces(self._rows)), self._D
+            )
+        self.unseen = squares <= FLAT**2
+        if not isinstance(X, Csr) and self.unseen.any() and len(self._rows) < len(X):
+            unseen, step = np.flatnonzero(self.unseen), PIECE_ROWS
+            mean[unseen], largest[unseen], squares[unseen] = _moments(
+                lambda: (
+                    (X[i : i + step, unseen], share[i : i + step]) for i in range(0, len(X), step)
+                ),
+                len(unseen),
+            )
+        if not self._objective.has_intercept:
+            # Nothing makes up for a mean: deviations are those from 0.
+            squares += (mean / largest) ** 2
+            mean[:] = 0
+        deviation = np.where(squares > FLAT**2, np.sqrt(squares), 1)
+        x_scale = self._objective.x_scale
+        self.mean = mean * x_scale
+        self.scale = largest * deviation * (abs(x_scale) or 1.0)
+
+    def _all_lengths(self, share: Doubles) -> Floats:
+        """Estimate each standardised row's squared length, as a share of their mean.
+
+        Combinations of the features with random signs have it as their variance.
+        """
+        signs = np.random.Generator(np.random.PCG64(1)).choice((-1.0, 1.0), (self._D, PROJECTIONS))
+        factors = signs / self.scale[:, None]
+        with np.errstate(all="ignore"):
+            projections = self._objective.projections(factors, -(self.mean @ factors))
+            lengths: Floats = np.square(projections).sum(axis=1)
+            lengths /= share @ lengths
+        return lengths if np.isfinite(lengths).all() else np.ones_like(lengths)
+
+
+def _moments(
+    pieces: Callable[[], Iterator[tuple[Any, Doubles]]], n_features: int
+) -> tuple[Doubles, Doubles, Doubles]:
+    """Return means, sizes, and variances as shares of the sizes squared, of weighted rows.
+
+    Sizes are those of the largest element: beside a mean of 1e8 the deviations would be lost in
+    rounding, and squares of 1e160 are infinite.
+    """
+    mean, largest, squares = np.zeros((3, n_features))
+    for x, weights in pieces():
+        mean += weights @ x.astype(np.float64)
+        np.maximum(largest, np.abs(x, dtype=np.float64).max(axis=0), out=largest)
+    largest[largest == 0] = 1
+    for x, weights in pieces():
+        squares += weights @ ((x - mean) / largest) ** 2
+    return mean, largest, squares
+
+
+def _sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    """Return what `_moments` does, of all rows."""
+    D = X.shape[1]
+    inner = np.searchsorted(X.indptr, np.arange(PIECE_ENTRIES, len(X.indices), PIECE_ENTRIES))
+    bounds = [0, *inner, X.shape[0]]
+    pieces = [slice(i, j) for i, j in itertools.pairwise(bounds) if i < j]
+
+    def entries(rows: slice) -> tuple[Doubles, Array, Doubles]:
+        begin = X.indptr[rows.start : rows.stop + 1]
+        part = slice(begin[0], begin[-1])
+        weights = np.repeat(share[rows], np.diff(begin).astype(np.intp))
+        return X.data[part].astype(np.float64), X.indices[part], weights
+
+    mean, largest, present, squares = np.zeros((4, D))
+    for rows in pieces:
+        x, columns, weights = entries(rows)
+        mean += np.bincount(columns, weights * x, D)
+        present += np.bincount(columns, weights, D)
+        np.maximum.at(largest, columns, np.abs(x))
+    largest[largest == 0] = 1
+    for rows in pieces:
+        x, columns, weights = entries(rows)
+        deviations = (x - mean[columns]) / largest[columns]
+        squares += np.bincount(columns, weights * deviations**2, D)
+    # The rows without an entry there are as far from the mean as 0 is.
+    return mean, largest, squares + np.maximum(1 - present, 0) * (mean / largest) ** 2
+
+
+def draw(share: Doubles, size: Doubles, n: int) -> tuple[NDArray[np.intp], Doubles]:
+    """Draw n rows in proportion to their size; return which, and the share each stands for.
+
+    One is drawn in each of n equal parts of the whole: no rhythm of the labels can fool it.
+    """
+    rows = np.flatnonzero(share)
+    if len(rows) <= n:
+        return rows, share[rows]
+    place = np.random.Generator(np.random.PCG64(0)).random(n)
+    ends = np.cumsum(size)
+    drawn = np.searchsorted(ends, (np.arange(n) + place) * (ends[-1] / n), side="right")
+    rows, times = np.unique(np.minimum(drawn, rows[-1]), return_counts=True)
+    factors = share[rows] / size[rows] * times
+    return rows, factors / factors.sum()

@@ -1,0 +1,75 @@
+"""The data of a training, checked against the model before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..arguments import as_row_weights
+from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, check_labels
+
+
+class TrainingData:
+    """Examples and labels as the kernels take them, checked against a model."""
+
+    def __init__(
+        self, model: SoftmaxModel, X: Any, y: Any, sample_weight: Any, batch_size: int
+    ) -> None:
+        self.X = as_kernels_like(model._flatten(X))
+        self.n_rows: int = self.X.shape[0]
+        self.n_batches = -(-self.n_rows // batch_size)
+        self.target = model._as_target(y, self.n_rows)
+        self.sample_weight = None
+        self._some_ignored = check_labels(self.target, model.W.shape[1])
+        if sample_weight is not None:
+            self.sample_weight = as_row_weights("sample_weight", sample_weight, self.n_rows)
+            sample_weight = np.asarray(sample_weight)
+        # As they were given.
+        self._described = self.target, sample_weight
+        self._is_checked = False
+
+    def check_loss(self, loss: float) -> None:
+        """Refuse data that is not finite, where a loss that is not makes one look."""
+        if not math.isfinite(loss) and not self._is_checked:
+            check_finite(self.X, self.target)
+            self._is_checked = True
+
+    def n_counted(self, rows: NDArray[np.intp]) -> int:
+        """Return how many of the rows have a label that counts."""
+        if self._some_ignored:
+            return int(np.count_nonzero(self.target[rows] != IGNORED_LABEL))
+        return len(rows)
+
+    def description(self) -> str:
+        """Return what a resumed run recognises its data by; X itself is not read."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for array in self._described:
+            if array is not None:
+                dtype = np.int64 if array.dtype.kind in "iu" else np.float64
+                digest.update(array.astype(dtype).tobytes())
+        values = self.X if isinstance(self.X, np.ndarray) else self.X.data
+        return f"{values.dtype} of shape {self.X.shape}, labels {digest.hexdigest()[:16]}"
+
+
+def check_validation_data(
+    model: SoftmaxModel, validation_data: tuple[ArrayLike, ArrayLike], batch_size: int
+) -> TrainingData:
+    with naming_validation_data():
+        X, y = validation_data
+        return TrainingData(model, X, y, None, batch_size)
+
+
+@contextmanager
+def naming_validation_data() -> Iterator[None]:
+    """Say in errors whose X and y they are of."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError) as error:
+        raise type(error)(f"validation_data: {error}") from error
