@@ -195,6 +195,30 @@ def test_results_may_share_memory_with_inputs(kernels, dtype):
     assert_same_bits(kernels.linear(**q.linear, out=q.W.T), logits)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("c", [5, 100])
+def test_results_may_go_backwards_over_what_is_still_to_be_read(kernels, c, dtype, rng):
+    """By more rows than are read at a time, and not from where the input begins or ends."""
+    n = 300
+    memory = np.empty((n + 1, c), dtype)
+    x, out = memory[:n], memory[1:][::-1]
+    logits, target = rng.normal(size=(n, c)).astype(dtype), rng.integers(0, c, n)
+    W = rng.normal(size=(c, c)).astype(dtype)
+    for call in (
+        kernels.softmax,
+        kernels.log_softmax,
+        lambda x, **out: kernels.cross_entropy_with_grad(x, target, **out).dlogits,
+        lambda x, **out: kernels.linear(x, W, **out),
+        lambda x, **out: kernels.linear_cross_entropy_with_grad(
+            x, W, None, target, with_dX=True,
+            **{name: (None, None, dX) for name, dX in out.items()},
+        ).dX,
+    ):  # fmt: skip
+        expected = call(logits)
+        x[...] = logits
+        assert_same_bits(call(x, out=out), expected)
+
+
 def sharing(array, shape):
     """A copy of an array, and a float64 array of a shape that begins at the same address."""
     memory = np.zeros(max(array.size, math.prod(shape)))

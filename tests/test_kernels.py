@@ -42,7 +42,7 @@ from softmax_ext import _kernels, reference
 # W of more than 8 MiB is worked on in panels of classes.
 LARGE_W = [
     Case(5, 1000, 2200, "float32"),
-    Case(70, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),
+    Case(300, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),  # two blocks of rows
     Case(9, 700, 3100, "float32", "uint8", x_scale=1 / 255, reduction="none", rows=True),
 ]
 SMALL = cases(1, 90, budget=1e7)
