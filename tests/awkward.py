@@ -128,6 +128,8 @@ def kinds(size: int = 1) -> dict[str, Callable[[], Problem]]:
         "column of 1e-6": one_small_column,
         "column of 1e-160": lambda rng: one_small_column(rng, 1e-160),
         "column of 1e160": lambda rng: one_small_column(rng, 1e160),
+        "all of 1e-200": lambda rng: changed(rng, lambda X: X * 1e-200, 200, 5, 3),
+        "all of 1e-310": lambda rng: changed(rng, lambda X: X * 1e-310, 200, 5, 3),
         "column of 1e-6, no penalty": lambda rng: one_small_column(rng, 1e-6, np.inf),
         "C = 1e-12": lambda rng: changed(rng, lambda X: X, 200, 5, 3, C=1e-12),
         "C = 1e-10": lambda rng: changed(rng, lambda X: X, 200, 5, 2, C=1e-10),
@@ -148,6 +150,10 @@ def kinds(size: int = 1) -> dict[str, Callable[[], Problem]]:
         "constant columns": lambda rng: changed(
             rng, lambda X: np.hstack([X, np.zeros((len(X), 1)), np.full((len(X), 1), 1e3)]),
             200, 5, 3, C=100.0,
+        ),
+        # With a column of ones beside the intercept.
+        "polynomial, no penalty": lambda rng: Problem(
+            np.vander(rng.uniform(size=400), 7), rng.integers(0, 3, 400) // 2, np.inf
         ),
         "duplicate columns": lambda rng: changed(
             rng, lambda X: np.hstack([X, X, X[:, :2] + X[:, 2:4]]), 200, 5, 3, C=1e4

@@ -505,3 +505,13 @@ def test_no_worse_than_scikit_learn(X, y, l2):
     logits = X @ theirs.T + shift
     value = -log_softmax(logits, axis=1)[np.arange(len(y)), y].sum() + l2 / 2 * (theirs**2).sum()
     assert result.fun <= value + 1e-8 * max(1.0, value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"l2": 1.0}, {"l1": 1.0}, {"precondition": False}])
+def test_one_class_is_an_optimum(dtype, options):
+    X = np.random.default_rng(0).normal(size=(30, 4)).astype(dtype)
+    W, b = np.zeros((4, 1), dtype), np.zeros(1, dtype)
+    result = minimize(X, np.zeros(30, int), W, b, **options)
+    assert result.success
+    assert result.fun == 0

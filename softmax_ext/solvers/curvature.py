@@ -22,6 +22,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -85,7 +86,7 @@ class Curvature:
         N, (n_parameters, self.C) = objective.n_rows, objective.shape
         self.D = n_parameters - self.intercept
         self.has_moments = self.D <= MOST_FEATURES
-        self.use_whole = (self.C - 1) * n_parameters <= MOST_WHOLE
+        self.use_whole = 0 < (self.C - 1) * n_parameters <= MOST_WHOLE
         self.use_blocks = (
             self.has_moments
             and self.C <= MOST_BLOCKS
@@ -104,6 +105,8 @@ class Curvature:
         n_candidates = min(N, (CANDIDATES if self.has_moments else 1) * self.n_rows, most)
         by_length = self.has_moments and self.n_rows < N
         self.sample = objective.sample(n_candidates, by_length=by_length)
+        # A feature may be in any unit, and in one as small as its own its penalty may be infinite.
+        self.scale = np.maximum(self.sample.scale, math.sqrt(l2 / LARGEST))
 
     # What they cost, in multiplications -----------------------------------------------------
 
@@ -147,7 +150,7 @@ class Curvature:
         sample = self.sample
         for part, x in sample.rows(chosen):
             a = np.empty((len(x), width), self.dtype)
-            a[:, : self.D] = (x - sample.mean) / sample.scale
+            a[:, : self.D] = (x - sample.mean) / self.scale
             a[:, self.D :] = 1
             yield part, a
 
@@ -216,7 +219,7 @@ class Curvature:
     def diagonal(self) -> Preconditioner:
         """Centre and scale the features, and no more."""
         inverse = np.ones((self.D + self.intercept, 1))
-        inverse[: self.D, 0] += self.l2 * self.C / self.sample.scale**2
+        inverse[: self.D, 0] += self.l2 * self.C / self.scale**2
         inverse = self.C / inverse
         return self._with_features_standardised(lambda g: g * inverse)
 
@@ -249,18 +252,20 @@ class Curvature:
     def _with_features_standardised(self, apply: Preconditioner) -> Preconditioner:
         """Wrap what takes gradients of centred and scaled features."""
         D = self.D
-        s = self.sample.scale[:, None]
+        s = self.scale[:, None]
         mean = self.sample.mean[:, None]
 
         def wrapped(gradient: Doubles) -> Doubles:
             g = gradient.copy()
-            if self.intercept:
-                g[:D] -= mean * g[D]
-            g[:D] /= s
-            z = apply(g)
-            z[:D] /= s
-            if self.intercept:
-                z[D] -= self.sample.mean @ z[:D]
+            # Beside a scale near the least number a step may be infinite: the search refuses it.
+            with np.errstate(all="ignore"):
+                if self.intercept:
+                    g[:D] -= mean * g[D]
+                g[:D] /= s
+                z = apply(g)
+                z[:D] /= s
+                if self.intercept:
+                    z[D] -= self.sample.mean @ z[:D]
             return z
 
         return wrapped
@@ -289,9 +294,8 @@ class Curvature:
         scaled by its deviation in all rows, that is their weight.
         """
         ridge = np.zeros(self.D + self.intercept)
-        scale = self.sample.scale
-        with np.errstate(over="ignore", under="ignore"):
-            ridge[: self.D] = np.minimum(self.l2 / scale / scale, LARGEST)
+        with np.errstate(under="ignore"):
+            ridge[: self.D] = self.l2 / self.scale / self.scale
         ridge[: self.D] += weight * self.sample.unseen
         return ridge
 

@@ -117,7 +117,7 @@ class _Fit:
                     self._objective, self._theta, self._value, self._subgradient, direction,
                     self._inverse_hessian.first_step(direction),
                 )  # fmt: skip
-                if reached is None and self._inverse_hessian.forget():
+                if reached is None and (self._inverse_hessian.forget() or self._drop()):
                     continue
             if reached is None:
                 if not self._objective.is_narrow:
@@ -141,6 +141,13 @@ class _Fit:
         result = self._state()
         result.update(success=status == CONVERGED, status=status, message=MESSAGES[status])
         return result
+
+    def _drop(self) -> bool:
+        """Go on without the preconditioner, where there is one and no step along it was good."""
+        if self._renewal is None or not self._renewal.drop():
+            return False
+        self._progress = _Progress(PLAIN_PATIENCE)
+        return True
 
     def _step(self, theta: Doubles, value: float, gradient: Doubles) -> None:
         self._inverse_hessian.add(theta - self._theta, self._gradient, gradient)
@@ -220,7 +227,7 @@ def search(
     and as the objective is convex, the slope alone tells a good step.
     """
     slope = float(np.vdot(gradient, direction))
-    if not slope < 0:
+    if not -math.inf < slope < 0:
         return None
     low, low_slope = 0.0, slope
     high, high_slope = math.inf, math.nan

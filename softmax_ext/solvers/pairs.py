@@ -46,12 +46,18 @@ class InverseHessian:
         # The gradient that the first one was last applied to, and the product.
         self._applied: tuple[Doubles, Doubles] | None = None
 
-    def set_first(self, first: Preconditioner, newton: bool = False) -> None:
-        """Take another first one; for Newton's method, which needs no pairs, forget them."""
+    def set_first(self, first: Preconditioner | None, newton: bool = False) -> None:
+        """Take another first one, or none; forget the pairs, but for another that is not Newton's.
+
+        Newton's method needs none.
+        """
         self._first, self._applied = first, None
         self._first_step = 1.0 if newton else FIRST_STEP
-        if newton:
+        if newton or first is None:
             self._order.clear()
+        if first is None:
+            self._Z = self._Y
+            return
         if self._Z is self._Y:
             self._Z = np.zeros_like(self._Y)
         n = len(self._order)

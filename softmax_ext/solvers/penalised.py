@@ -48,11 +48,12 @@ class Penalised:
         """Return the nearest point as good as theta that `dtype` holds, or what is computed in.
 
         What is the same for all classes changes no probability and is penalised, so it is taken
-        away; of absolute values it is not the mean that is least.
+        away; of absolute values it is not the mean that is least. What is too large is infinite.
         """
-        if not self.l1:
-            theta = theta - theta.mean(axis=1, keepdims=True)
-        return theta.astype(dtype or self.dtype).astype(np.float64)
+        with np.errstate(all="ignore"):
+            if not self.l1:
+                theta = theta - theta.mean(axis=1, keepdims=True)
+            return theta.astype(dtype or self.dtype).astype(np.float64)
 
     def value_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
         """Return the value, and the gradient of all but the L1 penalty."""

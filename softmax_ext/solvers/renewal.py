@@ -39,14 +39,23 @@ class Renewal:
         # When the last one was made.
         self._nfev = self._nit = 0
         self._value = math.inf
+        self._is_dropped = False
 
     @property
     def is_newton(self) -> bool:
         """Whether steps are those of Newton's method."""
-        return self._curvature.use_whole
+        return self._curvature.use_whole and not self._is_dropped
+
+    def drop(self) -> bool:
+        """Do without a preconditioner from now on; return whether there was one."""
+        had_one, self._is_dropped = not self._is_dropped, True
+        self._inverse_hessian.set_first(None)
+        return had_one
 
     def update(self, nit: int, theta: Doubles, value: float) -> None:
         """Renew the preconditioner at a point, if it is time."""
+        if self._is_dropped:
+            return
         first = self._next(value, nit, theta) if self._is_due(nit, value) else None
         if first is not None:
             self._inverse_hessian.set_first(first, newton=self.is_newton)

@@ -145,16 +145,19 @@ def _moments(
     """Return means, sizes, and variances as shares of the sizes squared, of weighted rows.
 
     Sizes are those of the largest element: beside a mean of 1e8 the deviations would be lost in
-    rounding, and squares of 1e160 are infinite.
+    rounding, and squares of 1e160 are infinite. The mean's own rounding is what deviations from it
+    add up to, and is taken away from both: a feature that does not change has none.
     """
-    mean, largest, squares = np.zeros((3, n_features))
+    mean, largest, rounding, squares = np.zeros((4, n_features))
     for x, weights in pieces():
         mean += weights @ x.astype(np.float64)
         np.maximum(largest, np.abs(x, dtype=np.float64).max(axis=0), out=largest)
     largest[largest == 0] = 1
     for x, weights in pieces():
-        squares += weights @ ((x - mean) / largest) ** 2
-    return mean, largest, squares
+        deviations = (x - mean) / largest
+        rounding += weights @ deviations
+        squares += weights @ deviations**2
+    return mean + rounding * largest, largest, np.maximum(squares - rounding**2, 0)
 
 
 def _sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
@@ -170,7 +173,7 @@ def _sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         weights = np.repeat(share[rows], np.diff(begin).astype(np.intp))
         return X.data[part].astype(np.float64), X.indices[part], weights
 
-    mean, largest, present, squares = np.zeros((4, D))
+    mean, largest, present, rounding, squares = np.zeros((5, D))
     for rows in pieces:
         x, columns, weights = entries(rows)
         mean += np.bincount(columns, weights * x, D)
@@ -180,9 +183,14 @@ def _sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
     for rows in pieces:
         x, columns, weights = entries(rows)
         deviations = (x - mean[columns]) / largest[columns]
+        rounding += np.bincount(columns, weights * deviations, D)
         squares += np.bincount(columns, weights * deviations**2, D)
     # The rows without an entry there are as far from the mean as 0 is.
-    return mean, largest, squares + np.maximum(1 - present, 0) * (mean / largest) ** 2
+    absent = 1 - present
+    absent[absent < len(share) * np.finfo(float).eps] = 0
+    rounding -= absent * (mean / largest)
+    squares += absent * (mean / largest) ** 2
+    return mean + rounding * largest, largest, np.maximum(squares - rounding**2, 0)
 
 
 def draw(share: Doubles, size: Doubles, n: int) -> tuple[NDArray[np.intp], Doubles]:
