@@ -358,7 +358,7 @@ cdef class LinearPass(Pass):
         # slice adds to the first; if they are added up in dW, they are those of b only.
         turned_bytes = FLIPPED * self.d * self.size if self.in_place else 0
         self.sums_bytes = self.lay_out_sums(0, True, &sums)
-        slots = slots_for(threads, self.sums_bytes)
+        slots = slots_for(threads, (self.n + step - 1) // step, self.sums_bytes)
         own_slots = 0 if self.one_slice else slots
         at = self.lay_out_sums(0, not self.in_place, &sums)
         self.sums_scratch = Scratch(at + own_slots * self.sums_bytes + turned_bytes)

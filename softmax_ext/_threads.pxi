@@ -1,5 +1,7 @@
 # Work in slices, done by the threads of the native pool (src/smx_pool.c).
 
+from threading import get_ident, main_thread
+
 cdef extern from "smx_pool.h":
     enum: SMX_DONE, SMX_STOPPED, SMX_FORKED
     enum: SMX_MOST_SLOTS, SMX_MOST_THREADS
@@ -41,21 +43,26 @@ cdef class Job:
         cdef smx_work work
         cdef int end
         work.n = n
-        work.threads = <int>max(1, min(min(threads, n), SMX_MOST_THREADS))
         work.slots = max(1, min(slots, SMX_MOST_SLOTS))
-        work.slice, work.merge, work.check = do_slice, do_merge, check_signals
+        work.threads = <int>max(1, min(min(threads, SMX_MOST_THREADS), min(n, work.slots)))
+        work.slice, work.merge = do_slice, do_merge
+        # Signals are the main thread's. Another would wait for the GIL in vain, and when Python ends
+        # it ends in there, with a call that threads of the pool are at.
+        work.check = NULL
+        if n > 1 and get_ident() == main_thread().ident:
+            work.check = check_signals
         self.scratch_bytes = round_up(scratch_bytes, 128)
         self.scratch = Scratch(work.threads * self.scratch_bytes)
         with nogil:
             end = smx_run(&work, <void *>self)
         self.scratch = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
         if end == SMX_FORKED:
             raise RuntimeError(
                 "a signal handler forked this process in the middle of a call, which its child "
                 "cannot finish")
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
 
 
 cdef void do_slice(void *job, idx i, idx slot, int worker) noexcept nogil:
@@ -109,14 +116,15 @@ cdef class RowsJob(Job):
         return r.bad >= 0 or r.bad_row >= 0
 
 
-# Bytes of results that may wait for an earlier one, and how many for each thread if they are small:
-# on a busy machine a thread may be kept from its work for as long as many slices take.
+# Results that may wait for an earlier one: one for each thread, and more while they take no more
+# than so many bytes, for a busy machine may keep a thread from its work for many slices.
 cdef idx WAITING_BYTES = 1 << 20
 cdef idx WAITING = 8
 
 
-cdef idx slots_for(int threads, idx nbytes) noexcept:
-    """How many results of so many bytes may wait."""
+cdef idx slots_for(int threads, idx n, idx nbytes) noexcept:
+    """How many results, of n with so many bytes each, may wait."""
+    cdef idx most = min(n, SMX_MOST_SLOTS)
     if threads <= 1:
         return 1
-    return max(min(threads, 2), min(WAITING * threads, WAITING_BYTES // nbytes))
+    return min(most, max(threads, min(WAITING * threads, WAITING_BYTES // max(1, nbytes))))

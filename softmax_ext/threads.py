@@ -14,6 +14,9 @@ from contextvars import ContextVar
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 
+_MOST = 1024  # SMX_MOST_THREADS
+
+
 def _default() -> int:
     """The CPUs this process may use, lowered by the environment."""
     try:
@@ -38,7 +41,7 @@ def _checked(n: int) -> int:
     n = n.__index__()
     if n < 1:
         raise ValueError(f"n: {n} came, at least 1 was wanted")
-    return n
+    return min(n, _MOST)
 
 
 def get_num_threads() -> int:
@@ -63,7 +66,8 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. More than there are CPUs is allowed and does not help.
+        At least 1. More than there are CPUs is allowed and does not help; more than 1024 are
+        taken for 1024.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
    A call publishes its work and takes slices itself; threads of the pool join while there is any.
    Between calls they spin for some microseconds, in which a next call costs least, and then sleep.
+   A call wakes two, and each that finds work left two more: a short call does not pay for many.
    Nobody depends on a thread before it has joined: one that does not start, or wakes too late, is
    only missed. A forked child has none of them: it forgets the pool and makes its own. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
@@ -16,6 +17,7 @@
 #else
 #define SMX_THREADS 1
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -38,7 +40,8 @@ static struct {
     atomic_uint calls;       /* goes up with each call: what spinning threads look at */
     atomic_uint changes;     /* goes up when what `changed` tells happens */
     unsigned forks;          /* how often this process is a child of itself */
-    int size, sleeping;
+    atomic_int size;
+    int sleeping;
     atomic_int threads;      /* of the last call */
     /* The call, under the lock. */
     const smx_work *work;    /* NULL: there is none to join */
@@ -47,7 +50,8 @@ static struct {
     int joined;              /* threads that did, and have not left */
     int waiting;             /* of all in the call: sleep on `changed` */
     smx_idx taken, merged;
-    int merging, stop;
+    int merging;
+    int end;                 /* SMX_STOPPED: no slice is begun any more */
     unsigned char done[SMX_MOST_SLOTS]; /* by slot */
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER,
           .wanted = PTHREAD_COND_INITIALIZER,
@@ -69,28 +73,45 @@ static inline void relax(void)
 #endif
 }
 
-/* Waits until *counter is no longer `seen`, for SPIN_NS at most. With more threads than processors
-   the one that is waited for might be waiting for this one's. */
-static int spin(atomic_uint *counter, unsigned seen)
+static void forget(void)
 {
-    static atomic_int processors;
-    int n = atomic_load_explicit(&processors, memory_order_relaxed);
-    int64_t end;
-    if (n == 0) {
-        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-        atomic_store_explicit(&processors, n, memory_order_relaxed);
-    }
-    if (atomic_load_explicit(&pool.threads, memory_order_relaxed) > n)
-        return 0;
-    end = now() + SPIN_NS;
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+    unsigned forks = pool.forks + 1;
+    memset(&pool, 0, sizeof(pool));
+    pool.lock = lock;
+    pool.wanted = pool.changed = condition;
+    pool.forks = forks;
+}
+
+static int processors; /* that this process may use; 0: there can be no pool */
+
+static void prepare(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        n = CPU_COUNT(&set);
+#endif
+    if (pthread_atfork(NULL, NULL, forget) == 0)
+        processors = n > 0 ? (int)n : 1;
+}
+
+/* Waits until *counter is no longer `seen`, for SPIN_NS at most; not where threads are more than
+   processors: the one that is waited for might be waiting for this one's. */
+static void spin(atomic_uint *counter, unsigned seen)
+{
+    int64_t end = now() + SPIN_NS;
+    if (atomic_load_explicit(&pool.threads, memory_order_relaxed) > processors)
+        return;
     do {
         for (int i = 0; i < 32; i++) {
             if (atomic_load_explicit(counter, memory_order_acquire) != seen)
-                return 1;
+                return;
             relax();
         }
     } while (now() < end);
-    return 0;
 }
 
 static void tell_change(void)
@@ -106,19 +127,16 @@ static void wait_for_change(void)
     unsigned seen = atomic_load_explicit(&pool.changes, memory_order_relaxed);
     struct timespec end;
     pthread_mutex_unlock(&pool.lock);
-    if (spin(&pool.changes, seen)) {
-        pthread_mutex_lock(&pool.lock);
+    spin(&pool.changes, seen);
+    pthread_mutex_lock(&pool.lock);
+    if (atomic_load_explicit(&pool.changes, memory_order_relaxed) != seen)
         return;
-    }
     clock_gettime(CLOCK_REALTIME, &end);
     end.tv_nsec += CHECK_NS;
     if (end.tv_nsec >= 1000000000) {
         end.tv_sec++;
         end.tv_nsec -= 1000000000;
     }
-    pthread_mutex_lock(&pool.lock);
-    if (atomic_load_explicit(&pool.changes, memory_order_relaxed) != seen)
-        return;
     pool.waiting++;
     pthread_cond_timedwait(&pool.changed, &pool.lock, &end);
     pool.waiting--;
@@ -129,7 +147,7 @@ static void merge_ready(const smx_work *work, void *job)
 {
     if (pool.merging)
         return;
-    while (pool.merged < pool.taken && !pool.stop && pool.done[pool.merged % work->slots]) {
+    while (pool.merged < pool.taken && !pool.end && pool.done[pool.merged % work->slots]) {
         smx_idx i = pool.merged;
         int stop = 0;
         if (work->merge) {
@@ -142,18 +160,28 @@ static void merge_ready(const smx_work *work, void *job)
         pool.done[i % work->slots] = 0;
         pool.merged++;
         if (stop)
-            pool.stop = SMX_STOPPED;
+            pool.end = SMX_STOPPED;
         tell_change();
     }
 }
 
+/* Under the lock: wakes two threads, if so many may join. */
+static void wake(void)
+{
+    for (int i = 0; i < 2 && i < pool.sleeping && i < pool.places; i++)
+        pthread_cond_signal(&pool.wanted);
+}
+
 /* Takes slices until there are none; begins and ends under the lock. Thread 0, the calling one, asks
-   `check` meanwhile. */
-static void take_part(const smx_work *work, void *job, int worker)
+   `check` meanwhile, and says whether it is in a forked child now: there without the lock, for the
+   pool is another one, with calls of its own. */
+static int take_part(const smx_work *work, void *job, int worker)
 {
     int64_t asked = worker ? 0 : now();
     unsigned forks = pool.forks;
-    while (!pool.stop) {
+    if (pool.taken < work->n)
+        wake();
+    while (!pool.end) {
         if (pool.taken < work->n && pool.taken - pool.merged < work->slots) {
             smx_idx i = pool.taken++;
             pthread_mutex_unlock(&pool.lock);
@@ -162,78 +190,63 @@ static void take_part(const smx_work *work, void *job, int worker)
             pool.done[i % work->slots] = 1;
             merge_ready(work, job);
         } else if (pool.taken == work->n && (worker || pool.merged == work->n)) {
-            return; /* the caller alone stays to the end */
+            break; /* the caller alone stays to the end */
         } else {
             wait_for_change();
         }
-        if (!worker && work->check && !pool.stop && now() - asked > CHECK_NS) {
+        if (!worker && work->check && !pool.end && now() - asked > CHECK_NS) {
             int stop;
             pthread_mutex_unlock(&pool.lock);
             stop = work->check(job);
-            pthread_mutex_lock(&pool.lock);
             if (pool.forks != forks)
-                pool.stop = SMX_FORKED;
-            else if (stop)
-                pool.stop = SMX_STOPPED;
+                return 1;
+            pthread_mutex_lock(&pool.lock);
+            if (stop) {
+                pool.end = SMX_STOPPED;
+                tell_change();
+            }
             asked = now();
         }
     }
+    return 0;
 }
 
 static void *live(void *unused)
 {
-    unsigned seen = 0;
     (void)unused;
     pthread_mutex_lock(&pool.lock);
     for (;;) {
-        if (pool.work && pool.places > 0) {
-            const smx_work *work = pool.work;
-            void *job = pool.job;
+        unsigned seen;
+        int too_many = pool.work && pool.places == 0;
+        if (pool.work && !too_many) {
             int worker = pool.places--;
             pool.joined++;
-            take_part(work, job, worker);
+            take_part(pool.work, pool.job, worker);
             pool.joined--;
             tell_change();
         }
         seen = atomic_load_explicit(&pool.calls, memory_order_relaxed);
-        pthread_mutex_unlock(&pool.lock);
-        if (spin(&pool.calls, seen)) {
+        if (!too_many) {
+            pthread_mutex_unlock(&pool.lock);
+            spin(&pool.calls, seen);
             pthread_mutex_lock(&pool.lock);
-            continue;
         }
-        pthread_mutex_lock(&pool.lock);
-        if (atomic_load_explicit(&pool.calls, memory_order_relaxed) != seen)
-            continue;
-        pool.sleeping++;
-        pthread_cond_wait(&pool.wanted, &pool.lock);
-        pool.sleeping--;
+        if (atomic_load_explicit(&pool.calls, memory_order_relaxed) == seen) {
+            pool.sleeping++;
+            pthread_cond_wait(&pool.wanted, &pool.lock);
+            pool.sleeping--;
+        }
     }
     return NULL;
-}
-
-static void forget(void)
-{
-    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
-    unsigned forks = pool.forks + 1;
-    memset(&pool, 0, sizeof(pool));
-    pool.lock = lock;
-    pool.wanted = pool.changed = condition;
-    pool.forks = forks;
 }
 
 /* Under the lock: so many threads, or as many as the system starts. They get no signals, which are
    Python's, and nobody waits for them when the process ends. */
 static void grow(int size)
 {
-    static atomic_int registered;
     pthread_attr_t how;
     sigset_t all, before;
-    if (pool.size >= size)
-        return;
-    if (!atomic_exchange(&registered, 1))
-        pthread_atfork(NULL, NULL, forget);
-    if (pthread_attr_init(&how))
+    if (pool.size >= size || pthread_attr_init(&how))
         return;
     pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&how, STACK_BYTES);
@@ -249,37 +262,41 @@ static void grow(int size)
     pthread_attr_destroy(&how);
 }
 
-static int run_shared(const smx_work *work, void *job, int threads)
+static int run_shared(const smx_work *work, void *job)
 {
     int end;
     pthread_mutex_lock(&pool.lock);
-    grow(threads - 1);
+    grow(work->threads - 1);
     pool.work = work;
     pool.job = job;
-    pool.places = threads - 1;
-    atomic_store_explicit(&pool.threads, threads, memory_order_relaxed);
+    pool.places = work->threads - 1;
+    atomic_store_explicit(&pool.threads, work->threads, memory_order_relaxed);
     pool.taken = pool.merged = 0;
-    pool.merging = pool.stop = 0;
+    pool.merging = 0;
+    pool.end = SMX_DONE;
     memset(pool.done, 0, sizeof(pool.done));
     atomic_fetch_add_explicit(&pool.calls, 1, memory_order_release);
-    for (int i = pool.sleeping < threads - 1 ? pool.sleeping : threads - 1; i > 0; i--)
-        pthread_cond_signal(&pool.wanted);
-    take_part(work, job, 0);
+    if (take_part(work, job, 0))
+        return SMX_FORKED;
     pool.work = NULL;
-    while (pool.joined && pool.stop != SMX_FORKED)
+    while (pool.joined)
         wait_for_change();
-    end = pool.stop;
+    end = pool.end;
     pthread_mutex_unlock(&pool.lock);
+    atomic_store(&pool.busy, 0);
     return end;
 }
 
 int smx_pool_size(void)
 {
-    int size;
-    pthread_mutex_lock(&pool.lock);
-    size = pool.size;
-    pthread_mutex_unlock(&pool.lock);
-    return size;
+    return pool.size;
+}
+
+#else
+
+int smx_pool_size(void)
+{
+    return 0;
 }
 
 #endif /* SMX_THREADS */
@@ -307,21 +324,12 @@ static int run_alone(const smx_work *work, void *job)
 int smx_run(const smx_work *work, void *job)
 {
 #if SMX_THREADS
-    int threads = work->threads < SMX_MOST_THREADS ? work->threads : SMX_MOST_THREADS;
-    if (threads > work->n)
-        threads = (int)work->n;
-    if (threads > 1 && !atomic_exchange(&pool.busy, 1)) {
-        int end = run_shared(work, job, threads);
-        atomic_store(&pool.busy, 0);
-        return end;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (work->threads > 1) {
+        pthread_once(&once, prepare);
+        if (processors && !atomic_exchange(&pool.busy, 1))
+            return run_shared(work, job);
     }
 #endif
     return run_alone(work, job);
 }
-
-#if !SMX_THREADS
-int smx_pool_size(void)
-{
-    return 0;
-}
-#endif

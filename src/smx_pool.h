@@ -11,7 +11,8 @@
    which the calling thread alone calls. */
 typedef struct {
     smx_idx n;       /* slices */
-    int threads;     /* that may take part, the calling one among them: 1 to SMX_MOST_THREADS */
+    int threads;     /* that may take part, the calling one among them: 1 to SMX_MOST_THREADS, and no
+                        more than slices or slots, which others would wait for */
     smx_idx slots;   /* results that may wait to be merged: 1 to SMX_MOST_SLOTS */
     /* Slice i, by thread `worker` (0 to threads - 1, no two at a time the same), its result to a
        slot that nobody else has. */
@@ -19,7 +20,7 @@ typedef struct {
     /* Adds the result of slice i, which is in `slot`, to the whole: for i = 0, 1, 2 and so on, one
        at a time. Anything but 0 stops the call. NULL: there is nothing to merge. */
     int (*merge)(void *job, smx_idx i, smx_idx slot);
-    /* Called every 10 ms or so: anything but 0 stops the call. NULL: never. */
+    /* Called every 10 ms or so, and must return: anything but 0 stops the call. NULL: never. */
     int (*check)(void *job);
 } smx_work;
 

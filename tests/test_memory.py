@@ -106,6 +106,16 @@ def test_workspace_is_what_the_docstring_says_and_nothing_else(shape, options):
     assert peak_again < OBJECTS
 
 
+def test_every_thread_has_a_gradient_of_its_own():
+    """Or it would wait for the others' to be added up; but there are no more than slices."""
+    shape = (10_000, 768, 400)  # 5 slices
+    dW = 4 * 768 * 400
+    one, four, many = (fresh(TRACED, shape=shape, threads=n)[0] for n in (1, 4, 64))
+    another = stated(shape) / 1.5  # at most
+    assert 3 * dW < four - one < 1.5 * 3 * another
+    assert many - one < 1.5 * 4 * another
+
+
 @pytest.mark.parametrize(("shape", "options"), SHAPES)
 def test_the_process_grows_by_the_workspace_at_most(shape, options):
     pytest.importorskip("resource")

@@ -47,6 +47,13 @@ def test_set_and_get(sx):
         assert type(sx.get_num_threads()) is int
 
 
+def test_more_threads_than_there_can_be(sx):
+    x = np.ones((1000, 1000))
+    for n in (10**4, 2**31, 2**70):
+        with sx.num_threads(n):
+            assert (sx.softmax(x) == 1 / 1000).all()
+
+
 def test_the_context_manager_nests(sx):
     sx.set_num_threads(2)
     with sx.num_threads(3):
@@ -284,6 +291,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
     assert run_python(code) == "7"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_what_a_forked_signal_handler_raises_reaches_its_caller():
+    code = f"""
+{BUILD}
+import os, signal, warnings
+warnings.simplefilter("ignore")
+X, y = np.tile(X, (20, 1)), np.tile(y, 20)
+sx.set_num_threads(2)
+pids = []
+def fork(*_):
+    pids.append(os.fork())
+    if pids == [0]:
+        call()  # on a pool of its own
+        raise SystemExit(7)
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+while not pids:
+    call()
+print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+"""
+    assert run_python(code) == "7"
+
+
 def test_daemon_threads_at_work_do_not_hold_up_the_exit():
     code = f"""
 {BUILD}
@@ -295,6 +325,31 @@ def work():
 for _ in range(2):
     threading.Thread(target=work, daemon=True).start()
 time.sleep(0.2)
+print("end")
+"""
+    assert run_python(code) == "end"
+
+
+def test_the_end_of_python_in_the_middle_of_a_daemon_threads_long_call():
+    """The end takes a while, in which a thread that wants the GIL would lose its stack."""
+    code = """
+import sys, threading, time
+import numpy as np, softmax_ext as sx
+n = 10_000_000
+X, y = np.broadcast_to(np.ones(64, "float32"), (n, 64)), np.broadcast_to(np.uint8(3), n)
+W = np.ones((64, 100), "float32")
+sx.set_num_threads(3)
+def work(depth):  # deep in that stack
+    if depth:
+        return list(map(work, [depth - 1]))
+    sx.linear_cross_entropy_with_grad(X, W, None, y)
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        for _ in range(100):
+            sleep(0.001)
+threading.Thread(target=work, args=(200,), daemon=True).start()
+time.sleep(0.1)
+sys.modules["slow"] = Slow()
 print("end")
 """
     assert run_python(code) == "end"
