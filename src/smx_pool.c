@@ -35,10 +35,10 @@ enum {
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t wanted;   /* threads of the pool sleep here */
-    pthread_cond_t changed;  /* and those in a call here, until a slice or a merge is done */
+    pthread_cond_t changed;  /* and those in a call here */
     atomic_int busy;         /* a call has the pool */
-    atomic_uint calls;       /* goes up with each call: what spinning threads look at */
-    atomic_uint changes;     /* goes up when what `changed` tells happens */
+    atomic_uint calls;       /* goes up with each call: what threads wait for */
+    atomic_uint changes;     /* and with each merge, each leaving and a stop: what those in a call wait for */
     unsigned forks;          /* how often this process is a child of itself */
     atomic_int size;
     int sleeping;
@@ -48,7 +48,7 @@ static struct {
     void *job;
     int places;              /* for threads that may still join */
     int joined;              /* threads that did, and have not left */
-    int waiting;             /* of all in the call: sleep on `changed` */
+    int waiting;             /* threads in the call that sleep */
     smx_idx taken, merged;
     int merging;
     int end;                 /* SMX_STOPPED: no slice is begun any more */
