@@ -46,7 +46,7 @@ cdef class Job:
         work.slots = max(1, min(slots, SMX_MOST_SLOTS))
         work.threads = <int>max(1, min(min(threads, SMX_MOST_THREADS), min(n, work.slots)))
         work.slice, work.merge = do_slice, do_merge
-        # Only the main thread has signals to handle. Another would wait for the GIL for nothing, and
+        # Only the main thread has signals to handle. Another would wait for the GIL in vain, and
         # would be ended there when Python ends, while threads of the pool are at its call.
         work.check = NULL
         if n > 1 and get_ident() == main_thread().ident:

@@ -28,7 +28,7 @@
 
 enum {
     STACK_BYTES = 1 << 20, /* the leaves' arrays take less than 64 KiB */
-    SPIN_NS = 50 * 1000,   /* threads wait so long before they sleep: a wake-up takes about as long */
+    SPIN_NS = 50 * 1000,   /* so long before they sleep: a wake-up takes about as long */
     CHECK_NS = 10 * 1000 * 1000
 };
 
@@ -38,7 +38,7 @@ static struct {
     pthread_cond_t changed;  /* and those in a call here */
     atomic_int busy;         /* a call has the pool */
     atomic_uint calls;       /* goes up with each call: what threads wait for */
-    atomic_uint changes;     /* and with each merge, each leaving and a stop: what those in a call wait for */
+    atomic_uint changes;     /* and with each merge, leaving and stop: what those in it wait for */
     unsigned forks;          /* how often this process is a child of itself */
     atomic_int size;
     int sleeping;
@@ -172,7 +172,7 @@ static void wake(void)
         pthread_cond_signal(&pool.wanted);
 }
 
-/* Takes slices until there are none; begins and ends under the lock. Thread 0, the calling one, asks
+/* Takes slices until there are none; begins and ends under the lock. Thread 0, the caller, asks
    `check` meanwhile, and says whether it is in a forked child now: there without the lock, for the
    pool is another one, with calls of its own. */
 static int take_part(const smx_work *work, void *job, int worker)
