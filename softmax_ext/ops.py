@@ -918,7 +918,8 @@ def _run_sparse(
     n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
     strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
-    bounds = _column_ranges(x, n_threads)
+    # For every range all entries are gone over: no more of them than work at a time.
+    bounds = _column_ranges(x, min(n_threads, threads.CPUS))
     g = _kernels.SparseGradient(p, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
     if dW_given and g.in_parts:  # one part sees all rows before it writes
         _check_matrix(p, x)
