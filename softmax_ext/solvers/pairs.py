@@ -47,7 +47,7 @@ class InverseHessian:
         self._applied: tuple[Doubles, Doubles] | None = None
 
     def set_first(self, first: Preconditioner | None, newton: bool = False) -> None:
-        """Take another first one, or none; forget the pairs for Newton's method, which needs none."""
+        """Take another first one, or none; forget the pairs for Newton's method, to need none."""
         self._first, self._applied = first, None
         self._first_step = 1.0 if newton else FIRST_STEP
         if newton:
