@@ -42,7 +42,7 @@ from softmax_ext import _kernels, reference
 # W of more than 8 MiB is worked on in panels of classes.
 LARGE_W = [
     Case(5, 1000, 2200, "float32"),
-    Case(300, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),  # two blocks of rows
+    Case(600, 300, 3600, "float64", weight=True, ignore=0, w_order="F"),  # two blocks of rows
     Case(9, 700, 3100, "float32", "uint8", x_scale=1 / 255, reduction="none", rows=True),
 ]
 SMALL = cases(1, 90, budget=1e7)
@@ -602,3 +602,15 @@ def test_a_plain_minibatch_is_what_the_general_way_gives(kernels, rng):
                 assert again.dW is quick.dW
                 assert again.db is quick.db
                 assert_same_bits(again.dW, general.dW)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_plain_minibatch_refuses_results_that_overlap(compiled, dtype):
+    p = Problem(Case(50, 4, 3, dtype, rows=True, with_dX=False))
+    memory = np.full(15, 7, dtype)
+    for db in (memory[11:14], memory[:3]):
+        with pytest.raises(ValueError, match="out: arrays that overlap each other"):
+            compiled.linear_cross_entropy_with_grad(
+                **p.gradient, out=(memory[:12].reshape(4, 3), db)
+            )
+    assert (memory == 7).all()

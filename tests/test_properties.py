@@ -23,12 +23,14 @@ from problems import (
     assert_same_bits,
     assert_within,
     cases,
+    once,
+    oracle,
     run_python,
 )
 from tolerances import LinearTerms, eps, linear_bound, log_softmax_bound, softmax_bound
 
 import softmax_ext
-from softmax_ext import ops, reference
+from softmax_ext import reference
 
 each_float = pytest.mark.parametrize("dtype", FLOATS)
 
@@ -223,6 +225,12 @@ LARGE = [  # large enough to be split among threads
 ]
 
 
+@once
+def exact_gradients(case):
+    p = Problem(case)
+    return oracle("linear_cross_entropy_with_grad", p.gradient), LinearTerms(p, p.loss)
+
+
 def all_results(kernels, p):
     return (
         kernels.linear(**p.linear),
@@ -254,21 +262,25 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, case):
             assert_same_bits(all_results(compiled, p), expected)
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["added up by slices", "in the result"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_slices_of_rows_depend_on_the_shape_alone(compiled, order, large, monkeypatch):
-    """Also of so many rows that their number sets the slices; here by lower limits."""
-    monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
-    monkeypatch.setattr(ops, "SLICE_PRODUCTS", 1)
-    monkeypatch.setattr(ops, "SLICE_ROWS", 64)
-    if large:
-        monkeypatch.setattr(ops, "LARGE_BYTES", 1)
-    p = Problem(Case(20_000, 16, 3, "float32", w_order=order))
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(70_000, 64, 64, "float32", with_dX=False),  # whose number of rows sets the slices
+        Case(300, 300, 1000, "float32", with_dX=False),  # whose slices are added up in the result
+        Case(300, 300, 1000, "float32", with_dX=False, w_order="F"),
+    ],
+    ids=str,
+)
+def test_slices_of_rows_depend_on_the_shape_alone(compiled, case):
+    p = Problem(case)
     with softmax_ext.num_threads(1):
-        expected = all_results(compiled, p)
+        expected = compiled.linear_cross_entropy_with_grad(**p.gradient)
+    truth, bounds = exact_gradients(case)
+    assert_within(expected.dW, truth.dW, bounds.dW)
+    assert_within(expected.db, truth.db, bounds.db)
     for n in (2, 3, 8):
         with softmax_ext.num_threads(n):
-            assert_same_bits(all_results(compiled, p), expected)
+            assert_same_bits(compiled.linear_cross_entropy_with_grad(**p.gradient), expected)
 
 
 @each_float
