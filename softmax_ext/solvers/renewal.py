@@ -63,7 +63,7 @@ class Renewal:
     def update(self, nit: int, theta: Doubles, value: float, within_tol: bool) -> None:
         """Renew the preconditioner at a point, or try to do without it, if it is time.
 
-        None tells as well as it does whether a point within tol is the end: a trial ends there.
+        Plain steps cannot tell whether a point within tol is the end, so a trial ends there.
         """
         if self._is_dropped:
             return
