@@ -16,9 +16,10 @@ ADVANCE = 5
 # or less, or else the probabilities that they come from have hardly changed; and after so many
 # times their cost.
 BLOCKS_STEPS, BLOCKS_SHARE, BLOCKS_COSTS = 3, 0.9, 4
-# After so many steps with a preconditioner some are tried without; and again after twice as many.
-# It is dropped if those lower the objective so many times as much as as many before them.
-FIRST_TRIAL, TRIAL_STEPS, TRIAL_GAIN = 30, 10, 4
+# After so many steps with a preconditioner, which are more than most fits take, some are tried
+# without; and again after twice as many. It is dropped if those lower the objective so many times as
+# much as as many before them.
+FIRST_TRIAL, TRIAL_STEPS, TRIAL_GAIN = 60, 10, 4
 
 
 class Renewal:
