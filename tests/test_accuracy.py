@@ -164,6 +164,35 @@ def test_logsumexp_of_pairs_within_2_ulp(compiled, dtype):
     assert error.max() <= 2
 
 
+@once
+def triples(dtype):
+    """Rows (0, ., .) of numbers below 0, and their logsumexp."""
+    x = -np.random.default_rng(3).uniform(0, 3, (300_000, 3)).astype(dtype)
+    x[:, 0] = 0
+    return x, np.log1p(np.exp(x[:, 1:].astype(np.longdouble)).sum(axis=1))
+
+
+@needs_long_double
+@each_float
+def test_logsumexp_of_triples_within_2_ulp(compiled, dtype):
+    """Here the logarithm alone is judged, and what its sum lost to rounding with it."""
+    x, exact = triples(dtype)
+    error = np.abs(compiled.logsumexp(x) - exact) / ulp(exact, dtype)
+    assert error.max() <= 2
+
+
+@needs_long_double
+@each_float
+@pytest.mark.parametrize("share", [1, 0.3])
+def test_many_tiny_exponentials_are_added_up_exactly(compiled, dtype, share):
+    """Each is `share` of the last place of 1: their sum is that of what each addition loses."""
+    x = np.full((1, 1 << 16), np.log(share * eps(dtype)), dtype)
+    x[0, 0] = 0
+    exact = np.log1p((x.size - 1) * np.exp(x[:, 1].astype(np.longdouble)))
+    for result in (compiled.logsumexp(x), -compiled.log_softmax(x)[:, 0]):
+        assert np.abs(result - exact) <= 2 * ulp(exact, dtype)
+
+
 @needs_long_double
 @each_float
 @pytest.mark.parametrize("scale", [1, 8, 30])
