@@ -16,9 +16,9 @@ ADVANCE = 5
 # or less, or else the probabilities that they come from have hardly changed; and after so many
 # times their cost.
 BLOCKS_STEPS, BLOCKS_SHARE, BLOCKS_COSTS = 3, 0.9, 4
-# After so many steps with a preconditioner, which are more than most fits take, some are tried
-# without; and again after twice as many. It is dropped if those lower the objective so many times as
-# much as as many before them.
+# After so many steps with a preconditioner, more than most fits take, some are tried without; and
+# again after twice as many. It is dropped if those lower the objective so many times as much as the
+# same number before them.
 FIRST_TRIAL, TRIAL_STEPS, TRIAL_GAIN = 60, 10, 4
 
 
