@@ -6,6 +6,7 @@ error of the yardstick is a thousandth of a unit. Every number is judged, not a 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -247,3 +248,15 @@ def test_gradients_of_many_rows_and_few_weights(compiled):
     dW = compiled.linear_cross_entropy_with_grad(X, W, None, y).dW
     p = 1 / (1 + np.exp(np.float64(W[0, 0])))
     np.testing.assert_allclose(dW, [[-p, p]], rtol=2e-5)
+
+
+@pytest.mark.parametrize("c", [4096, 65_536, 1 << 20])
+def test_softmax_of_a_long_row_with_one_large_number_within_4_ulp(compiled, c):
+    """The other exponentials are tiny beside it, and together they are not."""
+    for gap in (10.1, 12.3, 14.7, 16.9):
+        x = np.zeros(c, np.float32)
+        x[c // 3] = gap
+        exact = np.exp(x.astype(np.float64) - float(x.max()))
+        exact /= math.fsum(exact)
+        error = np.abs(compiled.softmax(x) - exact) / np.spacing(exact.astype(np.float32))
+        assert error.max() <= 4
