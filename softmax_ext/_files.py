@@ -44,7 +44,7 @@ def regular_target(path: str | os.PathLike[str]) -> str | None:
         If that cannot be known; IsADirectoryError for a folder.
     """
     name = os.fsdecode(path)
-    if _descriptor_meant(name) is not None:
+    if descriptor_meant(name) is not None:
         return None
     target = os.path.realpath(name)  # a link stays a link
     try:
@@ -195,7 +195,7 @@ class _Stream(io.FileIO):
 
 
 def _open_stream(name: str) -> io.BufferedWriter:
-    descriptor = _descriptor_meant(name)
+    descriptor = descriptor_meant(name)
     # Opened anew, a file behind a descriptor would be written to from its beginning.
     if descriptor is not None:
         return io.BufferedWriter(_Stream(os.dup(descriptor), "wb"))
@@ -206,7 +206,7 @@ def _open_existing(name: str, _: int) -> int:
     return os.open(name, os.O_WRONLY)
 
 
-def _descriptor_meant(name: str) -> int | None:
+def descriptor_meant(name: str) -> int | None:
     """The descriptor of this process that a name leads to: 1 for `/dev/stdout`."""
     descriptors = os.path.realpath("/dev/fd")
     for _ in range(_MAX_LINKS):

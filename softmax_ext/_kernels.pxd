@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t
 cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
     enum: SMX_STATS, SMX_PROB, SMX_LOG, SMX_LSE
+    enum: SMX_ENTROPY, SMX_DIVERGENCE, SMX_ENTR, SMX_REL_ENTR, SMX_KL_DIV
     enum: SMX_REAL, SMX_F32, SMX_U8, SMX_SPARSE_AHEAD
     enum: SMX_SMALL_BLOCK
 
@@ -52,6 +53,12 @@ cdef extern from "smx.h":
                    smx_ahead *ahead) noexcept nogil
         void add_sums(smx_idx n, smx_idx c, const void *G, smx_idx ldg,
                       double *sums) noexcept nogil
+        void divergence_cols(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                             const void *y, smx_idx ldy, void *out) noexcept nogil
+        void divergence_rows(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                             const void *y, smx_idx ldy, void *out) noexcept nogil
+        void divergence_each(int what, smx_idx n, const void *x, const void *y,
+                             void *out) noexcept nogil
         smx_idx sparse_pick(int wide, int type, smx_idx n, const void *index, const void *data,
                             double scale, smx_idx lo, smx_idx hi, smx_idx *col,
                             void *val) noexcept nogil

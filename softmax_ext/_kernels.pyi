@@ -60,6 +60,26 @@ class Softmax(Job):
     def run(self, step: int, threads: int) -> None: ...
 
 @final
+class Divergence(Job):
+    def __init__(
+        self,
+        isa: str,
+        what: int,
+        shape: tuple[int, ...],
+        x: _Array,
+        x_strides: tuple[int, ...],
+        y: _Array,
+        y_strides: tuple[int, ...],
+        out: _Array,
+    ) -> None: ...
+    def run(self, step: int, threads: int) -> None: ...
+
+@final
+class Terms(Job):
+    def __init__(self, isa: str, what: int, x: _Array, y: _Array, out: _Array) -> None: ...
+    def run(self, step: int, threads: int) -> None: ...
+
+@final
 class SmallSoftmax:
     def __init__(self, isa: str) -> None: ...
     def __call__(self, mode: int, given: Any, axis: Any) -> _Array | None: ...

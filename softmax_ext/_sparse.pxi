@@ -263,7 +263,7 @@ cdef class SparseGradient(RowsJob):
 
     A part goes through two steps, each of which may run on several threads: losses and their
     gradients G by strips, then X^T G by ranges of columns. The strips are set by the shape. The
-    ranges are as many as there are threads, and make no difference: each number of dW is a sum
+    ranges are as many as threads work at a time, and make no difference: each number of dW is a sum
     over the rows in their order, whoever adds it up. Every
     `most_rows` rows that sum starts anew, for it would lose float32's small gradients.
     """

@@ -46,8 +46,8 @@ cdef class Job:
         work.slots = max(1, min(slots, SMX_MOST_SLOTS))
         work.threads = <int>max(1, min(min(threads, SMX_MOST_THREADS), min(n, work.slots)))
         work.slice, work.merge = do_slice, do_merge
-        # Signals are the main thread's. Another would wait for the GIL in vain, and when Python ends
-        # it ends in there, with a call that threads of the pool are at.
+        # Only the main thread has signals to handle. Another would wait for the GIL in vain, and
+        # would be ended there when Python ends, while threads of the pool are at its call.
         work.check = NULL
         if n > 1 and get_ident() == main_thread().ident:
             work.check = check_signals

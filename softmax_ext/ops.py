@@ -1,8 +1,7 @@
 """The public kernels: what each call wants of arguments.py, threads.py and the drivers.
 
 Nothing is written before every argument has been checked. The arithmetic is in the drivers
-(`_kernels.pyx`) and leaves (`src/`), except for entropy and kl_divergence, which are a few NumPy
-operations.
+(`_kernels.pyx`) and leaves (`src/`).
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from .arguments import (
     same_place,
     three_axes,
 )
-from .divergence import log_ratio
 from .errors import ArgumentValueError
 from .results import CrossEntropyResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
+ENTROPY, DIVERGENCE, ENTR, REL_ENTR, KL_DIV = range(5)  # enum smx_term
 LINEAR, PROBA, PREDICT, LOSS, GRADIENT = range(5)  # enum Job
 
 # A slice of rows holds about so many logits, some 20 microseconds of work; more than one of them
@@ -842,11 +841,7 @@ class Kernels:
         0.693147
         """
         a, half = self._prepare(p)
-        axes = as_axes(axis, a.ndim)
-        wide = a.astype(np.float64)
-        with np.errstate(all="ignore"):
-            result = np.where(wide == 0, 0, -wide * np.log(wide)).sum(axis=axes)
-            return result.astype(np.float16 if half else a.dtype)[()]
+        return self._divergence(ENTROPY, [a], axis, half)
 
     def kl_divergence(self, p: ArrayLike, q: ArrayLike, axis: Any = -1) -> Any:
         """Kullback-Leibler divergence D(p || q) along an axis, in nats: sum p log(p / q).
@@ -883,17 +878,40 @@ class Kernels:
         """
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
-        dtype = np.float16 if half_a and half_b else np.result_type(a, b)
+        dtype = np.result_type(a, b)
         try:
-            x, y = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
+            both = np.broadcast_arrays(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
         except ValueError:
             raise ArgumentValueError(
                 f"q: shape {b.shape} came, one that broadcasts with p's {a.shape} was wanted"
             ) from None
-        axes = as_axes(axis, x.ndim)
-        with np.errstate(all="ignore"):
-            terms = np.where((x == 0) & ~np.isnan(y), 0, x * log_ratio(x, y))
-            return terms.sum(axis=axes).astype(dtype)[()]
+        return self._divergence(DIVERGENCE, list(both), axis, half_a and half_b)
+
+    def _divergence(self, what: int, arrays: list[Array], axis: Any, half: bool) -> Any:
+        """The sums of terms of one array, or of two of one shape and dtype."""
+        first = arrays[0]
+        axes = as_axes(axis, first.ndim)
+        shape = tuple(n for i, n in enumerate(first.shape) if i not in axes)
+        result = np.zeros(shape, first.dtype)
+        if first.size:
+            walk = three_axes(arrays, axes)
+            if walk is None:
+                arrays = [rows_first(a, axes) for a in arrays]
+                walk = three_axes(arrays, (1,))
+            walked, strides = cast(Any, walk)
+            job = _kernels.Divergence(
+                self.isa, what, walked, arrays[0], strides[0], arrays[-1], strides[-1],
+                result.reshape(-1),
+            )  # fmt: skip
+            job.run(max(1, SLICE_LOGITS // walked[2]), threads.get_num_threads())
+        if half:
+            result = _to_half(result)
+        return result if result.ndim else result[()]
+
+    def _terms(self, what: int, arrays: list[Array], out: Array) -> None:
+        """Terms one by one, of dense arrays of one dtype and layout, to another such array."""
+        job = _kernels.Terms(self.isa, what, arrays[0], arrays[-1], out)
+        job.run(SLICE_LOGITS, threads.get_num_threads())
 
 
 # ------------------------------------------------------------------------------------- helpers
@@ -918,7 +936,8 @@ def _run_sparse(
     n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
     strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
-    bounds = _column_ranges(x, n_threads)
+    # For every range all entries are gone over: no more of them than work at a time.
+    bounds = _column_ranges(x, min(n_threads, threads.CPUS))
     g = _kernels.SparseGradient(p, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
     if dW_given and g.in_parts:  # one part sees all rows before it writes
         _check_matrix(p, x)

@@ -2,8 +2,8 @@
 
 ``from softmax_ext.special import softmax, log_softmax, logsumexp, entr, rel_entr, kl_div`` gives
 functions with SciPy's signatures, defaults, result types and shapes. Real float16, float32 and
-float64 arrays, integers and bools go to `softmax_ext.kernels`; complex and long double numbers,
-`b` and the elementwise functions are computed here, in NumPy. SciPy itself is not needed.
+float64 arrays, integers and bools go to `softmax_ext.kernels`, and so do the elementwise functions;
+complex and long double numbers and `b` are computed here, in NumPy. SciPy itself is not needed.
 
 Where SciPy 1.17 is wrong, or warns, we do otherwise:
 
@@ -29,13 +29,10 @@ from numpy.typing import ArrayLike
 
 import softmax_ext
 
-from .arguments import Array, as_array, as_axes
-from .divergence import log_ratio
+from .arguments import Array, as_array, as_axes, same_place
+from .ops import ENTR, KL_DIV, REL_ENTR
 
 __all__ = ["entr", "kl_div", "log_softmax", "logsumexp", "rel_entr", "softmax"]
-
-# Terms of the series in `_kl_div`: for |s| < 0.2 the next one is below eps / 100.
-KL_TERMS = 11
 
 
 # ------------------------------------------------------------------------------- softmax family
@@ -331,7 +328,7 @@ def entr(x: ArrayLike, /, out: Any = None, *, where: ArrayLike = True) -> Any:
     >>> entr([0.0, 0.5, 1.0, -1.0]).round(6)
     array([ 0.      ,  0.346574, -0.      ,      -inf])
     """
-    return _elementwise(_entr, {"x": x}, out, where)
+    return _elementwise(ENTR, {"x": x}, out, where)
 
 
 def rel_entr(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike = True) -> Any:
@@ -371,7 +368,7 @@ def rel_entr(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike
     >>> rel_entr([0.0, 0.5, 0.5], [0.5, 0.25, 0.0]).round(6)
     array([0.      , 0.346574,      inf])
     """
-    return _elementwise(_rel_entr, {"x": x, "y": y}, out, where)
+    return _elementwise(REL_ENTR, {"x": x, "y": y}, out, where)
 
 
 def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike = True) -> Any:
@@ -415,48 +412,11 @@ def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike =
     >>> kl_div([0.0, 0.5, 0.5], [1.0, 0.5, 0.0])
     array([ 1.,  0., inf])
     """
-    return _elementwise(_kl_div, {"x": x, "y": y}, out, where)
+    return _elementwise(KL_DIV, {"x": x, "y": y}, out, where)
 
 
-def _entr(x: Array) -> Array:
-    """`entr` of float64."""
-    result: Array = np.where(x == 0, 0, np.where(x < 0, -np.inf, -x * np.log(x)))
-    return result
-
-
-def _rel_entr(x: Array, y: Array) -> Array:
-    """`rel_entr` of float64."""
-    return _by_sign(x, y, x * log_ratio(x, y), 0)
-
-
-def _kl_div(x: Array, y: Array) -> Array:
-    """`kl_div` of float64."""
-    # It is x (d - log(1 + d)) with d = (y - x) / x, whose numerator is exact where y is near x.
-    # With s = d / (2 + d), log(1 + d) is 2 artanh(s) and d - 2 s is d s, so that nothing cancels in
-    # d - log(1 + d) = d s - 2 s^3 (1/3 + s^2/5 + s^4/7 + ...).
-    d = (y - x) / x
-    s = d / (2 + d)
-    square = s * s
-    series = np.zeros_like(s)
-    for k in reversed(range(KL_TERMS)):
-        series *= square
-        series += 1 / (2 * k + 3)
-    near = x * (d * s - 2 * s * square * series)
-    middle = x * (d - np.log1p(d))
-    far = x * log_ratio(x, y) + (y - x)
-    result = np.where((d > -0.6) & (d < 3), middle, far)
-    return _by_sign(x, y, np.where(np.abs(s) < 0.2, near, result), y)
-
-
-def _by_sign(x: Array, y: Array, positive: Array, at_zero: Any) -> Array:
-    """`positive` where x and y are; `at_zero` for x = 0 <= y; nan for nan; inf elsewhere."""
-    result = np.where((x == 0) & (y >= 0), at_zero, np.inf)
-    formula = ((x > 0) & (y > 0)) | np.isnan(x) | np.isnan(y)
-    return np.where(formula, positive, result)
-
-
-def _elementwise(function: Any, arguments: dict[str, Any], out: Any, where: Any) -> Any:
-    """Apply a function of float64 as a ufunc with the loops float32 and float64 would be."""
+def _elementwise(what: int, arguments: dict[str, Any], out: Any, where: Any) -> Any:
+    """Terms (enum smx_term) as a ufunc with the loops float32 and float64 would give them."""
     values = [_argument(name, value) for name, value in arguments.items()]
     dtypes = _dtypes(*values)
     for d in dtypes:
@@ -469,21 +429,48 @@ def _elementwise(function: Any, arguments: dict[str, Any], out: Any, where: Any)
     dtype = np.dtype(np.float32 if single else np.float64)
     with np.errstate(all="ignore"):
         # A Python number is of the dtype of the loop, as in NumPy.
-        operands: list[Any] = [*(np.asarray(v, dtype) for v in values), None]
-        access: list[Any] = [["readonly"]] * len(values) + [["writeonly", "allocate"]]
-        # In blocks that stay in the cache, broadcast and in float64.
-        with np.nditer(
-            operands,
-            ["external_loop", "buffered", "zerosize_ok"],
-            access,
-            [*[np.dtype(np.float64)] * len(values), dtype],
-            casting="same_kind",
-            buffersize=4096,
-        ) as blocks:
-            for *block, result in blocks:
-                result[...] = function(*block)
-            # NumPy's own ufunc sees to `out`, `where` and results without axes.
-            return np.positive(blocks.operands[-1], out=out, where=where)
+        operands = [np.asarray(v, dtype) for v in values]
+        direct = where is True and _takes(out, operands)
+        result = out if direct else _allocate(operands)
+        softmax_ext.kernels._terms(what, [_laid_out(a, result) for a in operands], result)
+        if direct:
+            return out
+        if out is None and where is True:
+            return result[()]
+        # NumPy's own ufunc sees to any other `out`, and to `where`.
+        return np.positive(result, out=out, where=where)
+
+
+def _takes(out: Any, operands: list[Array]) -> bool:
+    """Whether results of operands of one dtype can be written to `out` while these are read."""
+    return (
+        type(out) is np.ndarray
+        and out.dtype == operands[0].dtype
+        and out.flags.forc
+        and out.flags.behaved
+        and out.ndim > 0
+        and out.shape == np.broadcast_shapes(*(a.shape for a in operands))
+        and all(same_place(a, out) or not np.may_share_memory(a, out) for a in operands)
+    )
+
+
+def _allocate(operands: list[Array]) -> Array:
+    """A dense array for results, in the layout that a ufunc would choose."""
+    first, last = operands[0], operands[-1]
+    if first.flags.c_contiguous and last.flags.c_contiguous and first.shape == last.shape:
+        return np.empty(first.shape, first.dtype)
+    access: list[Any] = [["readonly"]] * len(operands) + [["writeonly", "allocate"]]
+    result: Array = np.nditer([*operands, None], ["zerosize_ok"], access).operands[-1]
+    return result
+
+
+def _laid_out(a: Array, like: Array) -> Array:
+    """`a`, broadcast, with the elements where the dense array `like` has them."""
+    if a.shape == like.shape and a.strides == like.strides and a.flags.aligned:
+        return a
+    copy = np.empty_like(like)
+    copy[...] = a
+    return copy
 
 
 # --------------------------------------------------------------------------------------- arguments

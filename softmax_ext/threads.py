@@ -17,12 +17,20 @@ __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 _MOST = 1024  # SMX_MOST_THREADS
 
 
-def _default() -> int:
-    """The CPUs this process may use, lowered by the environment."""
+def _cpus() -> int:
+    """How many CPUs this process may use."""
     try:
-        n = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
-        n = os.cpu_count() or 1
+        return os.cpu_count() or 1
+
+
+CPUS = _cpus()
+
+
+def _default() -> int:
+    """The CPUs, lowered by the environment."""
+    n = CPUS
     for name in ("OMP_NUM_THREADS", "SOFTMAX_EXT_NUM_THREADS"):
         # OpenMP allows a list, one number for each level of nesting.
         text = os.environ.get(name, "").split(",")[0].strip()

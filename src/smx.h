@@ -28,6 +28,14 @@ enum smx_mode {
     SMX_LSE = 3    /* logsum = logsumexp(x), the maximum included */
 };
 
+enum smx_term {
+    SMX_ENTROPY = 0,    /* -x log x; 0 for x = 0, NaN for x < 0 */
+    SMX_DIVERGENCE = 1, /* x log(x / y); 0 for x = 0, inf for y = 0 < x, NaN for others < 0 */
+    SMX_ENTR = 2,       /* the same as SciPy has them: -inf for x < 0 */
+    SMX_REL_ENTR = 3,   /* 0 for x = 0 <= y, else inf where x <= 0 or y <= 0 */
+    SMX_KL_DIV = 4      /* x log(x / y) - x + y; y for x = 0 <= y, else as REL_ENTR */
+};
+
 /* What the drivers' arrays on the stack are made for: bytes of a vector and cols_max of any table,
    and with them the doubles of the largest class-major block of one vector of rows. */
 #define SMX_MOST_BYTES 64
@@ -112,6 +120,17 @@ typedef struct {
 
     /* sums[j] += sum over r < n of G[j*ldg + r] for j < c, in float64. */
     void (*add_sums)(smx_idx n, smx_idx c, const void *G, smx_idx ldg, double *sums);
+
+    /* The sum of a row's terms, class-major and with each row's classes side by side: out[r] = sum
+       over j < c of ENTROPY of x, or of DIVERGENCE of x and y. y may be NULL for ENTROPY. A sum is
+       in float64, and float32 results are rounded once. */
+    void (*divergence_cols)(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                            const void *y, smx_idx ldy, void *out);
+    void (*divergence_rows)(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                            const void *y, smx_idx ldy, void *out);
+    /* out[i] = ENTR of x[i], or REL_ENTR or KL_DIV of x[i] and y[i], for i < n. y may be NULL for
+       ENTR. */
+    void (*divergence_each)(int what, smx_idx n, const void *x, const void *y, void *out);
 
     /* Of n entries of a CSR matrix those whose index is in [lo, hi), in their order: indices to
        col, numbers times scale to val; returns how many. index: int32, or (wide) int64; data: n

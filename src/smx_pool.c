@@ -28,17 +28,17 @@
 
 enum {
     STACK_BYTES = 1 << 20, /* the leaves' arrays take less than 64 KiB */
-    SPIN_NS = 50 * 1000,   /* threads wait so long before they sleep: a wake-up takes about as long */
+    SPIN_NS = 50 * 1000,   /* so long before they sleep: a wake-up takes about as long */
     CHECK_NS = 10 * 1000 * 1000
 };
 
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t wanted;   /* threads of the pool sleep here */
-    pthread_cond_t changed;  /* and those in a call here, until a slice or a merge is done */
+    pthread_cond_t changed;  /* and those in a call here */
     atomic_int busy;         /* a call has the pool */
-    atomic_uint calls;       /* goes up with each call: what spinning threads look at */
-    atomic_uint changes;     /* goes up when what `changed` tells happens */
+    atomic_uint calls;       /* goes up with each call: what threads wait for */
+    atomic_uint changes;     /* and with each merge, leaving and stop: what those in it wait for */
     unsigned forks;          /* how often this process is a child of itself */
     atomic_int size;
     int sleeping;
@@ -48,7 +48,7 @@ static struct {
     void *job;
     int places;              /* for threads that may still join */
     int joined;              /* threads that did, and have not left */
-    int waiting;             /* of all in the call: sleep on `changed` */
+    int waiting;             /* threads in the call that sleep */
     smx_idx taken, merged;
     int merging;
     int end;                 /* SMX_STOPPED: no slice is begun any more */
@@ -172,7 +172,7 @@ static void wake(void)
         pthread_cond_signal(&pool.wanted);
 }
 
-/* Takes slices until there are none; begins and ends under the lock. Thread 0, the calling one, asks
+/* Takes slices until there are none; begins and ends under the lock. Thread 0, the caller, asks
    `check` meanwhile, and says whether it is in a forked child now: there without the lock, for the
    pool is another one, with calls of its own. */
 static int take_part(const smx_work *work, void *job, int worker)

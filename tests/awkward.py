@@ -65,6 +65,10 @@ def kinds(size: int = 1) -> dict[str, Callable[[], Problem]]:
         X, y = noisy(rng, 1000 * size, 6, 3)
         return Problem(X, y, 1.0, 10.0 ** rng.uniform(-6, 2, len(y)))
 
+    def few_heavy_rows(rng):
+        X, y = noisy(rng, 1000 * size, 6, 3)
+        return Problem(X, y, 1.0, np.where(np.arange(len(y)) % 100, 1.0, 1e5))
+
     def changed(rng, change, *shape, C=1.0):
         X, y = noisy(rng, shape[0] * size, *shape[1:])
         return Problem(change(X), y, C)
@@ -144,6 +148,7 @@ def kinds(size: int = 1) -> dict[str, Callable[[], Problem]]:
         "balanced": balanced,
         "few rows count": few_rows_count,
         "importance": importance,
+        "few heavy rows": few_heavy_rows,
         "separable": lambda rng: Problem(*noisy(rng, 300 * size, 6, 3, 0.0)),
         "separable, C = 1e6": lambda rng: Problem(*noisy(rng, 300 * size, 6, 3, 0.0), C=1e6),
         "nearly separable": lambda rng: Problem(*noisy(rng, 300 * size, 6, 3, 0.05), C=1e4),

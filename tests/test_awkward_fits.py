@@ -212,3 +212,26 @@ def test_features_far_from_0_do_not_take_all_iterations():
     )  # fmt: skip
     assert result.nit < 100
     assert result.success or "rounding" in result.message
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 3, 4, 6, 10, 20])
+def test_success_is_none_where_iterations_end_far_above_the_optimum(max_iter):
+    """Also where the gradient is within tol already: of some heavy rows the others hold little."""
+    p = KINDS["few heavy rows"]()
+    W, b = np.zeros((p.X.shape[1], 3)), np.zeros(3)
+    result = minimize(
+        p.X, p.y, W, b, l2=1 / p.C, sample_weight=p.weight, max_iter=max_iter, tol=1e-2
+    )
+    best = least("few heavy rows", "float64")
+    assert not result.success or result.fun <= best * (1 + 1e-2)
+
+
+def test_a_preconditioner_that_stalls_is_dropped():
+    """As where its first step is far too long in values that only few rows have."""
+    rng = np.random.default_rng(0)
+    X = (rng.uniform(size=(30000, 100)) < np.logspace(-4, -0.5, 100)).astype(float)
+    score = X @ rng.normal(size=(100, 5)) * 2
+    y = np.argmax(score + rng.gumbel(size=score.shape), axis=1)
+    W, b = np.zeros((100, 5)), np.zeros(5)
+    plain = minimize(X, y, W, b, precondition=False, max_iter=100)
+    assert minimize(X, y, W, b, max_iter=120).fun <= plain.fun * (1 + 1e-2)

@@ -144,6 +144,28 @@ def test_train_is_the_trainer(trained):
     assert loaded.x_scale == 1 / 255
 
 
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_model_on_standard_output_has_it_for_itself(quiet, tmp_path):
+    words = ["train", "--data", "two-by-two", "--epochs", "1", *quiet, "--model-out", "/dev/stdout"]
+    for name, stdout in (("redirected", None), ("piped", subprocess.PIPE)):
+        with open(tmp_path / name, "wb") as file:
+            done = subprocess.run(
+                command(*words), stdout=stdout or file, stderr=subprocess.PIPE, check=True,
+                cwd=tmp_path,
+            )  # fmt: skip
+            if stdout is not None:
+                file.write(done.stdout)
+        assert SoftmaxModel.load(tmp_path / name).W.shape == (4, 3)
+        assert b"test accuracy" in done.stderr
+
+
+def test_a_model_may_have_the_longest_name_there_is(run, without_pictures):
+    name = "ä" * 125 + "n.npz"
+    code, _, err = run("train", "--data", "two-by-two", "--epochs", "1", "--model-out", name)
+    assert (code, err) == (0, "")
+    assert os.listdir() == [name]
+
+
 def test_train_hands_every_setting_on(run, without_pictures):
     words = ("--epochs", 2, "--batch-size", 100, "--learning-rate", 0.5, "--momentum", 0.9)
     words += (

@@ -1460,6 +1460,44 @@ def test_case_112_zeros_and_nan_in_divergence(kernels, dtype):
 
 
 @each_float
+def test_case_112_divergence_of_negative_and_infinite_numbers(kernels, dtype):
+    p = np.array([-1, -1, 1, -INF, INF, 1, INF, -0.0], dtype)[:, None]
+    q = np.array([-1, 0, -1, -INF, 1, INF, INF, -1], dtype)[:, None]
+    expected = [NAN, NAN, NAN, NAN, INF, -INF, NAN, 0]
+    np.testing.assert_array_equal(kernels.kl_divergence(p, q), expected)
+    np.testing.assert_array_equal(
+        kernels.entropy(np.array([[-INF], [INF], [-0.0]], dtype)), [NAN, -INF, 0]
+    )
+
+
+@each_float
+@pytest.mark.parametrize("n", [1, 3, 40, 300])
+def test_case_112_odd_numbers_do_not_touch_their_neighbours(kernels, rng, dtype, n):
+    """A row's bits are the same beside zeros, subnormal and huge numbers as alone."""
+    p, q = rng.dirichlet(np.ones(n), (2, 50)).astype(dtype)
+    info = np.finfo(dtype)
+    odd = np.array([0, info.smallest_subnormal, info.tiny, info.max, INF, NAN, -1], dtype)
+    mixed_p, mixed_q = p.copy(), q.copy()
+    mixed_p[::3], mixed_q[1::3] = rng.choice(odd, (2, 17, n))
+    same = slice(2, None, 3)
+    for axis in (0, 1):
+        a, b, mixed_a, mixed_b = (m.T if axis == 0 else m for m in (p, q, mixed_p, mixed_q))
+        for f, plain, mixed in (
+            (kernels.entropy, (a,), (mixed_a,)),
+            (kernels.kl_divergence, (a, b), (mixed_a, mixed_b)),
+        ):
+            assert_same_bits(f(*mixed, axis)[same], f(*plain, axis)[same])
+
+
+def test_case_112_long_sums_keep_their_digits(kernels):
+    p = np.full((2, 300_001), 0.1)
+    p[1] = 1 / 3
+    each = p[:, 0].astype(np.longdouble)
+    exact = -300_001 * each * np.log(each)
+    np.testing.assert_allclose(kernels.entropy(p), exact.astype(float), 8 * eps("float64"))
+
+
+@each_float
 def test_case_113_divergence_has_no_linear_terms(kernels, dtype):
     # scipy.special.kl_div(0, 1) is 1, as it adds q - p.
     assert kernels.kl_divergence(np.zeros(1, dtype), np.ones(1, dtype)) == 0

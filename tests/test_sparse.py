@@ -166,6 +166,7 @@ def test_every_number_of_classes_that_vectors_may_end_at(compiled, c, dtype):
 )
 @pytest.mark.parametrize("most_rows", [None, 512])
 def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
+    monkeypatch.setattr(ops.threads, "CPUS", 64)
     monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
     if most_rows:  # so that sums start anew several times
         monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
@@ -186,6 +187,18 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
     for n in (2, 3, 5, 61):
         with softmax_ext.num_threads(n):
             assert_same_bits(results(), expected)
+
+
+def test_the_entries_are_gone_over_once_for_each_cpu_at_most(compiled, monkeypatch):
+    asked = []
+    ranges = ops._column_ranges
+    monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
+    monkeypatch.setattr(ops, "_column_ranges", lambda x, n: asked.append(n) or ranges(x, n))
+    p, *_ = exact_gradients(Case(1000, 60, 20, "float32"))
+    for n in (1, 1000):
+        with softmax_ext.num_threads(n):
+            compiled.linear_cross_entropy_with_grad(**p.gradient | {"X": p.csr})
+    assert asked == [1, ops.threads.CPUS]
 
 
 @pytest.mark.parametrize("c", [2, 32])

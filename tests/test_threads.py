@@ -160,6 +160,7 @@ def test_the_same_bits_on_any_number_of_threads(compiled, sx, dtype):
     csr = sparse.csr_array(many_rows[0] * (many_rows[0] > 1))
     x = rng.normal(size=(3000, 50)).astype(dtype)
     y = rng.integers(0, 50, 3000)
+    p, q = np.abs(x), np.abs(x[::-1])
 
     def results():
         gradient = compiled.linear_cross_entropy_with_grad
@@ -174,6 +175,9 @@ def test_the_same_bits_on_any_number_of_threads(compiled, sx, dtype):
         yield compiled.softmax(x)
         yield compiled.logsumexp(x, axis=0)
         yield from compiled.cross_entropy_with_grad(x, y)
+        yield compiled.entropy(p)
+        yield compiled.kl_divergence(p, q, axis=0)
+        yield sx.special.kl_div(p, q)
 
     with sx.num_threads(1):
         expected = list(results())

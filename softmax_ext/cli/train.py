@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .progress import Lines
     from .sources import Source
 
+# The ending of a checkpoint beside a model; and how many bytes a name may have, nearly everywhere.
+CHECKPOINT, LONGEST_NAME = ".checkpoint.npz", 255
+
 
 class _Run(NamedTuple):
     """A training that has come to its end."""
@@ -36,13 +40,20 @@ class _Run(NamedTuple):
 
 
 def train(args: argparse.Namespace) -> int:
+    # A model on standard output has it for itself.
+    is_on_stdout = _files.descriptor_meant(args.model_out) == 1
+    with contextlib.redirect_stdout(sys.stderr) if is_on_stdout else contextlib.nullcontext():
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from . import report
     from .progress import make_progress
 
     _refuse_other_solver(args)
     # Nothing can lie beside a pipe or a device.
     model_file = "model" if _files.regular_target(args.model_out) is None else args.model_out
-    beside = f"{os.path.splitext(model_file)[0]}.checkpoint.npz"
+    beside = _checkpoint_beside(model_file)
     checkpoint = beside if args.checkpoint is None else args.checkpoint
     if os.path.realpath(checkpoint) == os.path.realpath(args.model_out):
         args.parser.error(f"--checkpoint and --model-out: both are {checkpoint}")
@@ -91,6 +102,14 @@ def train(args: argparse.Namespace) -> int:
         os.unlink(run.checkpoint)  # has done its duty
     print(f"test accuracy {test_score.accuracy:.4f}")
     return 0
+
+
+def _checkpoint_beside(model_file: str) -> str:
+    """NAME.checkpoint.npz, with as much of the model's name as a file's name has room for."""
+    name = os.path.splitext(model_file)[0]
+    while len(os.fsencode(os.path.basename(name) + CHECKPOINT)) > LONGEST_NAME:
+        name = name[:-1]
+    return name + CHECKPOINT
 
 
 def _make_folder(path: str) -> None:

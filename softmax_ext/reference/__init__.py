@@ -890,6 +890,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, axis: Axis = -1) -> Any:
     )
     P, Q = values.rows, other.rows
     terms = P * _log_ratio(P, Q)
+    terms[(P < 0) | (Q < 0)] = np.nan
     terms[(P == 0) & ~np.isnan(Q)] = 0
     return values.reduced(terms.sum(axis=1, dtype=np.float64), keepdims=False)
 

@@ -101,18 +101,26 @@ class _Fit:
         narrow_end: Doubles | None = None
         while True:
             within_tol = self._norm <= self._tol
-            if self._nit == max_iter or (within_tol and self._renewal is None):
-                status = CONVERGED if within_tol else MAX_ITER
+            if within_tol and self._renewal is None:
+                status = CONVERGED
+                break
+            if self._nit == max_iter and not within_tol:
+                status = MAX_ITER
                 break
             if self._renewal is not None:
-                self._renewal.update(self._nit, self._theta, self._value)
+                self._renewal.update(self._nit, self._theta, self._value, within_tol)
             direction = self._inverse_hessian.direction(self._subgradient)
             reached = None
-            if within_tol and self._little_is_to_be_gained(direction):
-                if not self._objective.is_narrow or self._value_can_be_trusted():
-                    status = CONVERGED
-                    break
-            elif self._progress.goes_on(self._value, self._norm, self._objective.dtype):
+            is_end = within_tol and self._little_is_to_be_gained(direction)
+            if is_end and (not self._objective.is_narrow or self._value_can_be_trusted()):
+                status = CONVERGED
+                break
+            if self._nit == max_iter:
+                status = MAX_ITER
+                break
+            if not is_end and self._progress.goes_on(
+                self._value, self._norm, self._objective.dtype
+            ):
                 reached = self._search(
                     self._objective, self._theta, self._value, self._subgradient, direction,
                     self._inverse_hessian.first_step(direction),
@@ -156,10 +164,11 @@ class _Fit:
 
     def _little_is_to_be_gained(self, direction: Doubles) -> bool:
         """Whether further steps would lower the objective by less than counts."""
-        promised = -float(np.vdot(self._subgradient, direction)) / 2
         value = abs(self._value)
-        if promised <= min(PROMISED_GAIN * self._tol, MOST_GAIN) * value + self._negligible:
-            return True
+        if self._inverse_hessian.has_first:
+            promised = -float(np.vdot(self._subgradient, direction)) / 2
+            if promised <= min(PROMISED_GAIN * self._tol, MOST_GAIN) * value + self._negligible:
+                return True
         if self._renewal is None or self._renewal.is_newton:
             # A step of Newton's method promises all there is.
             return False

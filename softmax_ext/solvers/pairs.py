@@ -47,23 +47,25 @@ class InverseHessian:
         self._applied: tuple[Doubles, Doubles] | None = None
 
     def set_first(self, first: Preconditioner | None, newton: bool = False) -> None:
-        """Take another first one, or none; forget the pairs, but for another that is not Newton's.
-
-        Newton's method needs none.
-        """
+        """Take another first one, or none; forget the pairs for Newton's method, to need none."""
         self._first, self._applied = first, None
         self._first_step = 1.0 if newton else FIRST_STEP
-        if newton or first is None:
+        if newton:
             self._order.clear()
         if first is None:
             self._Z = self._Y
-            return
-        if self._Z is self._Y:
+        elif self._Z is self._Y:
             self._Z = np.zeros_like(self._Y)
         n = len(self._order)
         for i in range(n):
-            self._Z[i] = first(self._Y[i].astype(np.float64))
+            if first is not None:
+                self._Z[i] = first(self._Y[i].astype(np.float64))
             self._YZ[:n, i] = _products(self._Y[:n], self._Z[i])
+
+    @property
+    def has_first(self) -> bool:
+        """Whether there is a first one other than a multiple of the identity."""
+        return self._first is not None
 
     def first_step(self, direction: Doubles) -> float:
         """Return the length to try first."""

@@ -16,6 +16,10 @@ ADVANCE = 5
 # or less, or else the probabilities that they come from have hardly changed; and after so many
 # times their cost.
 BLOCKS_STEPS, BLOCKS_SHARE, BLOCKS_COSTS = 3, 0.9, 4
+# After so many steps with a preconditioner, more than most fits take, some are tried without; and
+# again after twice as many. It is dropped if those lower the objective so many times as much as the
+# same number before them.
+FIRST_TRIAL, TRIAL_STEPS, TRIAL_GAIN = 60, 10, 4
 
 
 class Renewal:
@@ -40,6 +44,11 @@ class Renewal:
         self._nfev = self._nit = 0
         self._value = math.inf
         self._is_dropped = False
+        self._first: Preconditioner | None = None
+        # Values after the last steps; when the next trial begins, and how much it has to gain.
+        self._values: list[float] = []
+        self._trial = FIRST_TRIAL
+        self._to_be_gained = 0.0
 
     @property
     def is_newton(self) -> bool:
@@ -52,15 +61,36 @@ class Renewal:
         self._inverse_hessian.set_first(None)
         return had_one
 
-    def update(self, nit: int, theta: Doubles, value: float) -> None:
-        """Renew the preconditioner at a point, if it is time."""
+    def update(self, nit: int, theta: Doubles, value: float, within_tol: bool) -> None:
+        """Renew the preconditioner at a point, or try to do without it, if it is time.
+
+        Plain steps cannot tell whether a point within tol is the end, so a trial ends there.
+        """
         if self._is_dropped:
             return
+        self._try_without(nit, value, within_tol)
+        if nit >= self._trial:
+            return
         first = self._next(value, nit, theta) if self._is_due(nit, value) else None
+        newton = self.is_newton and first is not None
+        if nit == 0 and first is None:
+            first = self._curvature.diagonal()
         if first is not None:
-            self._inverse_hessian.set_first(first, newton=self.is_newton)
-        elif nit == 0:
-            self._inverse_hessian.set_first(self._curvature.diagonal())
+            self._first = first
+            self._inverse_hessian.set_first(first, newton=newton)
+
+    def _try_without(self, nit: int, value: float, within_tol: bool) -> None:
+        """Begin or end a trial, if it is time; drop the preconditioner if that gained more."""
+        self._values = [*self._values[-TRIAL_STEPS:], value]
+        gained = self._values[0] - value
+        if nit == self._trial and not within_tol:
+            self._to_be_gained = TRIAL_GAIN * gained
+            self._inverse_hessian.set_first(None)
+        elif nit == self._trial + TRIAL_STEPS and gained > self._to_be_gained and not within_tol:
+            self.drop()
+        elif nit == self._trial + TRIAL_STEPS or (nit >= self._trial and within_tol):
+            self._inverse_hessian.set_first(self._first)
+            self._trial = 2 * nit
 
     def _is_due(self, nit: int, value: float) -> bool:
         passes = self._objective.nfev - self._nfev

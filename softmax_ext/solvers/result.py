@@ -33,7 +33,7 @@ class FitResult(dict[str, Any]):
     nit, nfev : int
         Iterations, and evaluations of objective and gradient, each a pass over X.
     success : bool
-        Whether `grad_norm` is at most `tol`.
+        Whether `grad_norm` is at most `tol`, and little is to be gained by further steps.
     status : int
         0: converged, 1: `max_iter` iterations, 2: stopped by rounding, 3: by the callback.
     message : str
