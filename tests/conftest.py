@@ -39,8 +39,8 @@ KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
-        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "math",
-        "memory", "properties", "reference", "sparse", "threads",
+        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
+        "math", "memory", "properties", "reference", "sparse", "threads",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],
@@ -99,6 +99,16 @@ def sx():
     threads = softmax_ext.get_num_threads()
     yield softmax_ext
     softmax_ext.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one_thread_of_pytorch():
+    """Its own work on two threads takes milliseconds a call while another program runs."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

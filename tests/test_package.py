@@ -278,7 +278,9 @@ def test_build_errors_are_told_as_what_they_are(tmp_path):
 )
 def test_leaves_are_those_of_the_compilers_processor(processor, leaves, tmp_path):
     """A cross compiler's processor is not the one that it runs on."""
-    compiler = fake_compiler(tmp_path, f"echo '#define {processor} 1'", "true", 'echo "$@"; exit 1')
+    # It fails only after the leaves: at the first error those that wait are given up.
+    leaf = 'case "$*" in *src/smx_*) echo "$@" ;; *) exit 1 ;; esac'
+    compiler = fake_compiler(tmp_path, f"echo '#define {processor} 1'", "true", leaf)
     assert set(re.findall(r"src/smx_(\w+)\.c", build_with(compiler, tmp_path))) == leaves
 
 

@@ -430,7 +430,7 @@ def test_options_by_their_definition(seed, integer_target):
 
 @pytest.mark.parametrize("shape", [(6, 4), (4,), (3, 4, 5), (2, 4, 3, 2)])
 @pytest.mark.parametrize("integer_target", [True, False])
-def test_options_as_pytorch(rng, shape, integer_target):
+def test_options_as_pytorch(rng, shape, integer_target, one_thread_of_pytorch):
     torch = pytest.importorskip("torch")
     c, label_shape = 4, shape[:0] if len(shape) == 1 else (shape[0], *shape[2:])
     for _ in range(40):

@@ -23,6 +23,8 @@ from torch.nn import functional as F  # noqa: E402, N812
 import softmax_ext  # noqa: E402
 import softmax_ext.torch as mine  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 FUNCTIONS = ["softmax", "log_softmax", "cross_entropy", "linear_cross_entropy"]
 MODULES = ["CrossEntropyLoss", "LinearCrossEntropyLoss"]
 SOFTMAX_LIKE = FUNCTIONS[:2]
@@ -54,15 +56,6 @@ class Spy:
     @property
     def names(self):
         return [name for name, _, _ in self.calls]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """PyTorch's own work on two threads takes milliseconds a call while another program runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
