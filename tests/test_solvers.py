@@ -515,3 +515,13 @@ def test_one_class_is_an_optimum(dtype, options):
     result = minimize(X, np.zeros(30, int), W, b, **options)
     assert result.success
     assert result.fun == 0
+
+
+def test_a_few_steps_tell_nothing_of_what_is_left():
+    """With more features than have moments, a fit is within tol after some steps, but not near."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2100)) @ (rng.normal(size=(2100, 2100)) / 2100**0.5 + np.eye(2100))
+    y = np.argmax(X[:, :5] + rng.gumbel(size=(400, 5)), axis=1)
+    default, tight = (solve(X, y, l2=1.0, tol=tol, max_iter=1000) for tol in (1e-4, 1e-8))
+    assert default.success
+    assert default.fun <= 1.001 * tight.fun

@@ -22,7 +22,7 @@ from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, STOPPED, FitResult
 # value. So a fit goes on while more than a share of the objective is to be gained: a share in
 # proportion to tol, and at most MOST_GAIN. What is to be gained is what the next step promises, or,
 # as a step of L-BFGS sees less than there is, what the decreases so far let expect.
-PROMISED_GAIN, EXPECTED_GAIN, MOST_GAIN = 1e-3, 3, 1e-3
+PROMISED_GAIN, EXPECTED_GAIN, MOST_GAIN = 1e-3, 0.3, 1e-3
 # Without a penalty the objective may fall towards 0 for ever, and every share of it be gained
 # again: there a promise below this share of tol counts for nothing.
 NEGLIGIBLE_GAIN = 1e-4
@@ -208,6 +208,8 @@ class _Progress:
     def expected(self) -> float:
         """Guess what there is to come if the decrease goes on to shrink as it did."""
         before, middle, last = self._values[0], self._values[SPAN], self._values[-1]
+        if math.isinf(before):  # too few steps to tell
+            return math.inf
         share = (middle - last) / (before - middle) if before - middle > 0 else math.inf
         return (middle - last) * share / (1 - share) if share < 1 else math.inf
 
