@@ -3,18 +3,8 @@
 cdef enum Purpose:  # what a pass over X is for
     LINEAR, PROBA, PREDICT, LOSS, GRADIENT
 
-# Up to this size W transposed stays whole; above, panels of classes are transposed as they come.
-cdef idx RESIDENT_BYTES = 8 << 20
-cdef idx PANEL_BYTES = 512 << 10
-
-
 # Classes of a gradient that are turned at a time to be added to one in another layout.
 cdef idx FLIPPED = 32
-
-# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB
-# of float32, which stay in L2.
-cdef idx TURNED = 256
-
 
 # Slices of rows without gradients: at least so many multiplications, some 20 microseconds, and a
 # 64th of the rows, for the first ones of a slice are not fetched ahead.
@@ -237,20 +227,21 @@ cdef class LinearPass(Pass):
         self.ldr = odd_lines(self.width, self.size)
         self.direct = (self.d >= self.k.lanes and
                        ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
-                        (self.x_code == U8 and self.xc == 1 and self.width <= 32)))
+                        (self.x_code == U8 and self.xc == 1 and self.width <= self.k.u8_most)))
         self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
-        self.panelled = w_bytes > RESIDENT_BYTES
+        self.panelled = w_bytes > self.k.resident_bytes
         self.n_panels = 1
         if self.panelled:  # by rows, none narrower than a vector
-            self.n_panels = max(1, min(w_bytes // PANEL_BYTES + 1,
+            self.n_panels = max(1, min(w_bytes // self.k.panel_bytes + 1,
                                        self.width // self.k.lanes if self.by_rows
                                        else self.width))
         self.panel = (self.width + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
         self.row_block = (self.k.row_block if self.width <= 64 else
-                          128 if self.width <= 256 and not self.by_rows else 256)
+                          self.k.row_block_wide if self.width <= 256 and not self.by_rows else
+                          self.k.row_block_most)
         # A stride of 1 KiB would meet 4 cache sets only.
         self.ldg = self.row_block + (16 if self.width > 64 else 0)
         self.ld = self.ldr if self.by_rows else self.ldg
@@ -325,7 +316,7 @@ cdef class LinearPass(Pass):
         w.L = place(&at, self.ld * (rb if self.by_rows else self.width) * size)
         w.G = w.L
         if self.by_rows and self.purpose == GRADIENT:
-            w.G = place(&at, self.ldg * min(self.width, TURNED) * size)
+            w.G = place(&at, self.ldg * min(self.width, self.k.turned) * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -564,7 +555,8 @@ cdef class LinearPass(Pass):
         w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
         if self.purpose == GRADIENT:
-            w.coming.calls += (self.width + TURNED - 1) // TURNED if self.by_rows else 1
+            w.coming.calls += (
+                (self.width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
         return &w.coming
 
     cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
@@ -593,7 +585,7 @@ cdef class LinearPass(Pass):
                         real *acc, smx_ahead *ahead) noexcept nogil:
         """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the
         classes c0 to c1."""
-        cdef idx c = c0, m, step = TURNED if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
+        cdef idx c = c0, m, step = self.k.turned if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
         cdef real *g = G
         while c < c1:
             m = min(step, c1 - c)

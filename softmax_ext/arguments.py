@@ -259,9 +259,10 @@ class Csr(NamedTuple):
     shape: tuple[int, int]
 
 
-
 def as_matrix(X: Any) -> Array | Csr:
     """X as an array, or as compressed sparse rows if it has their four attributes."""
+    if type(X) is Csr:
+        return X
     if type(X) is np.ndarray or not all(
         hasattr(X, name) for name in ("indptr", "indices", "data", "shape")
     ):
