@@ -26,6 +26,7 @@ cdef class CrossEntropy(RowsJob):
         self.k = leaves_of(isa, self.f64)
         self.x, self.out, self.losses, self.t = x, out, losses, t
         self.n, self.nb, self.c = x.shape[0] * x.shape[1], x.shape[1], x.shape[2]
+        self.groups = 1
         self.small = self.c <= self.k.cols_max or self.c < self.k.lanes
         self.rb = rows_per_block(self.c, 8 if self.f64 else 4, self.k.lanes)
         self.ldl = self.rb if self.small else odd_lines(self.c, 8 if self.f64 else 4)
@@ -33,11 +34,10 @@ cdef class CrossEntropy(RowsJob):
     def run(self, idx step, int threads):
         """All rows, `step` to a slice. Returns the sum of the losses, and the first bad row (only if
         a label has changed since the scan) or -1."""
-        self.begin()
         self.step = step
         cdef CrossEntropyBlock w
         self.run_rows((self.n + step - 1) // step, threads, 0, self.lay_out(0, &w))
-        return self.total.loss, self.total.bad
+        return self.total.loss[0], self.total.bad
 
     cdef idx lay_out(self, size_t at, CrossEntropyBlock *w) noexcept nogil:
         """The work arrays of a block, from `at` on; their size if that is 0."""
@@ -51,9 +51,8 @@ cdef class CrossEntropy(RowsJob):
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef CrossEntropyBlock w
-        cdef Result *result = &self.results[slot]
+        cdef Result *result = self.begin(slot)
         cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
         self.lay_out(scratch, &w)
         if self.f64:
             self.run_blocks[double](lo, hi, &w, result, NULL)
@@ -93,7 +92,7 @@ cdef class CrossEntropy(RowsJob):
                     elif rows.label[r] < 0 or rows.label[r] >= self.c:
                         result.bad = at + r
                         return
-            result.loss += self.block[real](n, mode, rows, src, xs[1], xs[2], dst, ob, oc,
+            result.loss[0] += self.block[real](n, mode, rows, src, xs[1], xs[2], dst, ob, oc,
                                             <real *>w.block, <real *>w.mx, <real *>w.ls,
                                             <real *>w.scale)
             if losses != NULL:

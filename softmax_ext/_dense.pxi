@@ -34,9 +34,11 @@ cdef idx LARGE_BYTES = 1 << 20
 cdef class Pass(RowsJob):
     """One pass over the rows of X, block by block, logits never whole; what dense and sparse X share.
 
-    W: (D, C) of the compute type, any strides. b: (C,) contiguous or None. rows: contiguous int64
-    in [0, N), or None. out: (n, C) for LINEAR and PROBA, (n,) intp for PREDICT. For LOSS and
-    GRADIENT: losses (n,) or None, which start as zeros and stay so where a row is ignored.
+    W: (D, width) of the compute type, any strides. b: (width,) contiguous or None. rows: contiguous
+    int64 in [0, N), or None. out: (n, width) for LINEAR and PROBA, (n,) intp for PREDICT. For LOSS
+    and GRADIENT the width may be that of several weight matrices (D, C) side by side, each a group
+    of C classes with a loss of its own: softmax and losses go by group, the products know the width
+    only. losses: (n,) or None, of one group; they start as zeros and stay so where a row is ignored.
     """
     cdef cnp.ndarray W, b, rows, out, losses
     cdef Target t
@@ -44,7 +46,9 @@ cdef class Pass(RowsJob):
     cdef int purpose
     cdef bint f64
     cdef readonly idx row_block
-    cdef idx n, d, c, size, step
+    cdef idx n, d, size, step
+    cdef idx width      # columns of W: what the product has for a row
+    cdef idx c          # classes of a group, of which the width has self.groups
     cdef double x_scale
     cdef const int64_t *pick
 
@@ -57,7 +61,9 @@ cdef class Pass(RowsJob):
         self.W, self.b, self.rows = W, b, rows
         self.t, self.out, self.losses = target, out, losses
         self.size = 8 if self.f64 else 4
-        self.d, self.c = W.shape[0], W.shape[1]
+        self.d, self.width = W.shape[0], W.shape[1]
+        self.c = self.width if target is None else target.c
+        self.groups = self.width // self.c
         self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
         self.n = n_rows if rows is None else rows.shape[0]
 
@@ -90,10 +96,21 @@ cdef class Pass(RowsJob):
         return n
 
 
+cdef void add_losses(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
+                     real *scale, Result *result) noexcept nogil:
+    """Each group's losses of a block, and its rows that are right, to the result; L becomes the
+    gradient if one is wanted."""
+    cdef idx g
+    for g in range(p.groups):
+        result.loss[g] += losses_of[real](p, n, rows, by_rows, L, ld, mx, ls, scale)
+        result.n_correct[g] += count_correct(p.t, n, rows)
+        L += p.c if by_rows else p.c * ld
+
+
 cdef double losses_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
                       real *scale) noexcept nogil:
-    """The rows' losses, summed and (if wanted) one by one; L becomes the gradient if one is
-    wanted."""
+    """The rows' losses in one group, summed and (if wanted) one by one; L becomes the gradient if
+    one is wanted."""
     cdef double total
     cdef idx r, padded = round_up(n, p.k.lanes)
     cdef idx sr = ld if by_rows else 1, sc = 1 if by_rows else ld
@@ -143,7 +160,7 @@ cdef void emit(Pass p, idx lo, idx n, bint by_rows, real *L, idx ld, real *mx,
 cdef void put_bias_gradient(Pass p, const double *sums, cnp.ndarray db):
     """db from its float64 sums."""
     cdef idx j
-    for j in range(p.c):
+    for j in range(p.width):
         if p.f64:
             (<double *>cnp.PyArray_GETPTR1(db, j))[0] = sums[j]
         else:
@@ -214,32 +231,33 @@ cdef class LinearPass(Pass):
         # Fewer features than lanes: rows are copied and padded with zeros to a full vector.
         self.de = max(self.d, self.k.lanes)
         self.ldw = odd_lines(round_up(self.de, self.k.lanes), self.size)
-        self.by_rows = self.c >= self.k.rows_from
-        self.ldr = odd_lines(self.c, self.size)
+        self.by_rows = self.width >= self.k.rows_from and self.c >= self.k.lanes
+        self.ldr = odd_lines(self.width, self.size)
         self.direct = (self.d >= self.k.lanes and
                        ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
-                        (self.x_code == U8 and self.xc == 1 and self.c <= 32)))
+                        (self.x_code == U8 and self.xc == 1 and self.width <= 32)))
         self.w_direct = self.wc == self.size and x_scale == 1
-        w_bytes = self.c * self.ldw * self.size
+        w_bytes = self.width * self.ldw * self.size
         self.panelled = w_bytes > RESIDENT_BYTES
         self.n_panels = 1
         if self.panelled:  # by rows, none narrower than a vector
             self.n_panels = max(1, min(w_bytes // PANEL_BYTES + 1,
-                                       self.c // self.k.lanes if self.by_rows else self.c))
-        self.panel = (self.c + self.n_panels - 1) // self.n_panels
+                                       self.width // self.k.lanes if self.by_rows
+                                       else self.width))
+        self.panel = (self.width + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
-        self.row_block = (self.k.row_block if self.c <= 64 else
-                          128 if self.c <= 256 and not self.by_rows else 256)
+        self.row_block = (self.k.row_block if self.width <= 64 else
+                          128 if self.width <= 256 and not self.by_rows else 256)
         # A stride of 1 KiB would meet 4 cache sets only.
-        self.ldg = self.row_block + (16 if self.c > 64 else 0)
+        self.ldg = self.row_block + (16 if self.width > 64 else 0)
         self.ld = self.ldr if self.by_rows else self.ldg
         if not self.panelled:
             self.keep_W(dX is not None)
 
     cdef keep_W(self, bint turned):
         """W whole: transposed, if `turned` or class-major, and by rows."""
-        cdef idx w_bytes = self.c * self.ldw * self.size if turned or not self.by_rows else 0
+        cdef idx w_bytes = self.width * self.ldw * self.size if turned or not self.by_rows else 0
         cdef idx r_bytes = self.d * self.ldr * self.size
         cdef size_t at
         cdef void *whole
@@ -253,18 +271,18 @@ cdef class LinearPass(Pass):
         with nogil:
             if self.f64:
                 if w_bytes:
-                    self.pack[double](0, self.c, <double *>self.Wt)
+                    self.pack[double](0, self.width, <double *>self.Wt)
                 if self.by_rows:
-                    self.rows_of_W[double](0, self.c, <double *>whole, self.wr)
+                    self.rows_of_W[double](0, self.width, <double *>whole, self.wr)
             else:
                 if w_bytes:
-                    self.pack[float](0, self.c, <float *>self.Wt)
+                    self.pack[float](0, self.width, <float *>self.Wt)
                 if self.by_rows:
-                    self.rows_of_W[float](0, self.c, <float *>whole, self.wr)
+                    self.rows_of_W[float](0, self.width, <float *>whole, self.wr)
 
     cdef idx first_of(self, idx panel) noexcept nogil:
         """The first class of a panel."""
-        return panel * self.c // self.n_panels
+        return panel * self.width // self.n_panels
 
     cdef void rows_of_W(self, idx c0, idx c1, real *to, const void **wr) noexcept nogil:
         """wr = where the rows of x_scale * W[:, c0:c1] are: in W itself if they can be."""
@@ -301,10 +319,10 @@ cdef class LinearPass(Pass):
         n_dxs: gradients of the rows, to be added up. own_panel: with memory for a panel of W.
         """
         cdef idx rb = self.row_block, size = self.size, rows_bytes = rb * self.ldw * size
-        w.L = place(&at, self.ld * (rb if self.by_rows else self.c) * size)
+        w.L = place(&at, self.ld * (rb if self.by_rows else self.width) * size)
         w.G = w.L
         if self.by_rows and self.purpose == GRADIENT:
-            w.G = place(&at, self.ldg * min(self.c, TURNED) * size)
+            w.G = place(&at, self.ldg * min(self.width, TURNED) * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -322,25 +340,25 @@ cdef class LinearPass(Pass):
         """What work arrays hold before their first block."""
         cdef idx r
         if not self.by_rows:  # rows up to a whole vector are computed with
-            memset(w.L, 0, self.ld * self.c * self.size)
+            memset(w.L, 0, self.ld * self.width * self.size)
         for r in range(self.panel):
             w.wp[r] = <char *>w.Wt + r * self.ldw * self.size
 
     cdef idx lay_out_sums(self, size_t at, bint with_dW, Sums *sums) noexcept nogil:
-        sums.dW = place(&at, self.c * self.ldw * self.size if with_dW else 0)
-        sums.db = <double *>place(&at, self.c * 8) if self.db is not None else NULL
+        sums.dW = place(&at, self.width * self.ldw * self.size if with_dW else 0)
+        sums.db = <double *>place(&at, self.width * 8) if self.db is not None else NULL
         return at
 
     cdef void clear(self, Sums *sums, bint with_dW) noexcept nogil:
         if with_dW:
-            memset(sums.dW, 0, self.c * self.ldw * self.size)
+            memset(sums.dW, 0, self.width * self.ldw * self.size)
         if sums.db != NULL:
-            memset(sums.db, 0, self.c * 8)
+            memset(sums.db, 0, self.width * 8)
 
     def run(self, idx work, int threads):
         """All rows, without gradients; `work`: multiplications of a row.
 
-        Returns (loss sum, n_correct, position of a bad label or -1, -1).
+        Returns what `outcome` does.
         """
         threads = self.worth(threads, work)
         return self.run_all(self.row_block if self.panelled else self.forward_step(work), threads, 0)
@@ -383,7 +401,7 @@ cdef class LinearPass(Pass):
         return result
 
     cdef bint is_large(self) noexcept:
-        return self.c * self.d * self.size > LARGE_BYTES
+        return self.width * self.d * self.size > LARGE_BYTES
 
     cdef idx gradient_step(self, idx work) noexcept:
         """Rows of a slice with gradients, set by the shape alone: slices of one size, and at least
@@ -400,20 +418,18 @@ cdef class LinearPass(Pass):
 
     cdef run_all(self, idx step, int threads, idx slots):
         cdef Block w
-        self.begin()
         self.step = step
         cdef idx n_slices = (self.n + step - 1) // step
         self.shared = threads > 1 and n_slices > 1
         self.run_rows(n_slices, threads, slots,
                       self.lay_out(0, self.dX is not None, self.panelled, &w))
-        return self.total.loss, self.total.n_correct, self.total.bad, self.total.bad_row
+        return outcome(&self.total, self.groups)
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef Block w
         cdef Sums sums
-        cdef Result *result = &self.results[slot]
+        cdef Result *result = self.begin(slot)
         cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
         self.lay_out(scratch, self.dX is not None, self.panelled, &w)
         self.prepare(&w)
         sums = self.all_sums
@@ -437,7 +453,7 @@ cdef class LinearPass(Pass):
             else:
                 self.merge_dW[float](<float *>sums.dW)
             if sums.db != NULL:
-                for j in range(self.c):
+                for j in range(self.width):
                     self.all_sums.db[j] += sums.db[j]
         return False
 
@@ -446,22 +462,22 @@ cdef class LinearPass(Pass):
         cdef idx i, c0 = 0, c1
         cdef real *all = <real *>self.all_sums.dW
         if not self.in_place:
-            for i in range(self.c * self.ldw):
+            for i in range(self.width * self.ldw):
                 all[i] += dW[i]
             return
-        while c0 < self.c:
-            c1 = min(c0 + FLIPPED, self.c)
+        while c0 < self.width:
+            c1 = min(c0 + FLIPPED, self.width)
             self.add_panel[real](c0, c1, dW + c0 * self.ldw, <real *>self.turned, self.dW)
             c0 = c1
 
     cdef void put_dW(self, real *tag) noexcept nogil:
         """dW from all sums, which are used up."""
-        self.flip[real](self.c, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
+        self.flip[real](self.width, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
                         cnp.PyArray_STRIDES(self.dW)[0], cnp.PyArray_STRIDES(self.dW)[1])
 
     cdef void run_blocks(self, idx lo, idx hi, Block *w, Sums *sums, Result *result,
                          real *tag) noexcept nogil:
-        cdef idx c = self.c, at = lo, n, p, c0, c1
+        cdef idx width = self.width, at = lo, n, p, c0, c1
         # Where nobody else does what comes after hi, its first rows are fetched too.
         cdef idx end = hi if self.shared else self.n
         cdef real *L = <real *>w.L
@@ -482,14 +498,13 @@ cdef class LinearPass(Pass):
             if self.purpose < LOSS:
                 emit[real](self, at - n, n, self.by_rows, L, self.ld, <real *>w.mx, &w.rows)
                 continue
-            result.loss += losses_of[real](self, n, &w.rows, self.by_rows, L, self.ld,
-                                           <real *>w.mx, <real *>w.ls, <real *>w.scale)
-            result.n_correct += count_correct(self.t, n, &w.rows)
+            add_losses[real](self, n, &w.rows, self.by_rows, L, self.ld, <real *>w.mx,
+                             <real *>w.ls, <real *>w.scale, result)
             if self.purpose == GRADIENT:
-                self.add_outer[real](n, 0, c, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
+                self.add_outer[real](n, 0, width, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
                 if self.dX is not None:
                     memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                    self.k.outer(n, c, self.de, L, self.ld if self.by_rows else 1,
+                    self.k.outer(n, width, self.de, L, self.ld if self.by_rows else 1,
                                  1 if self.by_rows else self.ld, w.wp, w.dxs, self.ldw, NULL)
                     self.emit_dX[real](n, &w.rows, <real *>w.dxs)
 
@@ -541,7 +556,7 @@ cdef class LinearPass(Pass):
         w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
         if self.purpose == GRADIENT:
-            w.coming.calls += (self.c + TURNED - 1) // TURNED if self.by_rows else 1
+            w.coming.calls += (self.width + TURNED - 1) // TURNED if self.by_rows else 1
         return &w.coming
 
     cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:

@@ -273,7 +273,7 @@ cdef class SmallGradient:
         if p.panelled:
             return None
         p.next_rows = following(rows, x.shape[0])
-        loss, n_correct, bad, _ = p.run_gradient(p.c * p.d, threads, dW, db)
+        (loss,), (n_correct,), bad, _ = p.run_gradient(p.c * p.d, threads, dW, db)
         if bad >= 0:  # a label has changed meanwhile
             return None
         if reduction == "mean":

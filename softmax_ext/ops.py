@@ -792,14 +792,14 @@ class Kernels:
         p = self._pass(job, x, w, bias, scale, picked, job_target, None, losses, dX)
         work, n_threads = _products(x, w), threads.get_num_threads()
         if job != GRADIENT:
-            loss, n_correct, *bad_at = p.run(work, n_threads)
+            (loss,), (n_correct,), *bad_at = p.run(work, n_threads)
             _refuse_bad(p, x, *bad_at)
         elif isinstance(x, Csr):
-            loss, n_correct = _run_sparse(p, x, n, work, cast(Array, dW), db, out is not None)
+            (loss,), (n_correct,) = _run_sparse(p, x, n, work, cast(Array, dW), db, out is not None)
         else:
             if picked is not None:
                 p.next_rows = _kernels.following(rows, n_all)
-            loss, n_correct, *bad_at = p.run_gradient(work, n_threads, dW, db)
+            (loss,), (n_correct,), *bad_at = p.run_gradient(work, n_threads, dW, db)
             _refuse_bad(p, x, *bad_at)
         for g, f in zip((dW, db, dX), final, strict=True):
             if g is not None:
@@ -1052,7 +1052,7 @@ def _deliver(result: Array, out: Array) -> Array:
 
 def _run_sparse(
     p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None, dW_given: bool
-) -> tuple[float, int]:
+) -> tuple[list[float], list[int]]:
     """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
     n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
     strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
