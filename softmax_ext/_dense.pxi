@@ -39,48 +39,54 @@ cdef class Pass(RowsJob):
     """One pass over the rows of X, block by block, logits never whole; what dense and sparse X share.
 
     W: (D, width) of the compute type, any strides. b: (width,) contiguous or None. rows: contiguous
-    int64 in [0, N), or None. out: (n, width) for LINEAR and PROBA, (n,) intp for PREDICT. For LOSS
-    and GRADIENT the width may be that of several weight matrices (D, C) side by side, each a group
-    of C classes with a loss of its own: softmax and losses go by group, the products know the width
-    only. losses: (n,) or None, of one group; they start as zeros and stay so where a row is ignored.
-    For HESSIAN the second half of W is the direction V.
+    int64 in [0, N), or None. denominator: what gradients are divided by. For LOSS and GRADIENT the
+    width may be that of several weight matrices (D, C) side by side, each a group of C classes with
+    a loss of its own: softmax and losses go by group, the products know the width only. For HESSIAN
+    the second half of W is the direction V.
+
+    What a run fills: out (n, width) for LINEAR and PROBA, (n,) intp for PREDICT; losses (n,) or
+    None for LOSS and GRADIENT of one group, which start as zeros and stay so where a row is ignored.
     """
     cdef cnp.ndarray W, b, rows, out, losses
     cdef Target t
     cdef smx_leaves *k
     cdef int purpose
     cdef bint f64
-    cdef readonly idx row_block
-    cdef idx n, d, size, step
+    cdef readonly idx row_block, n
+    cdef idx d, size, step
     cdef idx width      # columns of W: what the product has for a row
     cdef idx c          # classes of a group, of which the width has self.groups
     cdef idx dw_width   # columns of dW: the width, but not of a direction
-    cdef double x_scale
+    cdef double x_scale, denominator
     cdef const int64_t *pick
 
-    def __init__(self, str isa, int purpose, idx n_rows, cnp.ndarray W, cnp.ndarray b,
-                 double x_scale, cnp.ndarray rows, Target target, cnp.ndarray out,
-                 cnp.ndarray losses):
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
         self.f64 = cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT64
         self.k = leaves_of(isa, self.f64)
-        self.purpose, self.x_scale = purpose, x_scale
+        self.purpose, self.x_scale, self.denominator = purpose, examples.x_scale, denominator
         self.W, self.b, self.rows = W, b, rows
-        self.t, self.out, self.losses = target, out, losses
+        self.t = examples.target
         self.size = 8 if self.f64 else 4
         self.d, self.width = W.shape[0], W.shape[1]
-        self.c = self.width if target is None else target.c
+        self.c = self.width if self.t is None else self.t.c
         self.dw_width = self.c if purpose == HESSIAN else self.width
         self.groups = self.dw_width // self.c
         self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
-        self.n = n_rows if rows is None else rows.shape[0]
+        self.n = examples.n if rows is None else rows.shape[0]
 
-    cdef int worth(self, int threads, idx work) noexcept:
-        """How many of the threads are worth their while, at so many multiplications a row."""
-        return threads if self.n * work >= THREADED_PRODUCTS else 1
+    cpdef idx work(self) noexcept:
+        """Multiplications that take as long as a row."""
+        return self.d * self.width
 
-    cdef idx forward_step(self, idx work) noexcept:
+    cdef int worth(self, int threads) noexcept:
+        """How many of the threads are worth their while."""
+        return threads if self.n * self.work() >= THREADED_PRODUCTS else 1
+
+    cdef idx forward_step(self) noexcept:
         """Rows of a slice without gradients."""
-        return round_up(max(1, SLICE_PRODUCTS // max(1, work), (self.n + 63) // 64), self.row_block)
+        return round_up(max(1, SLICE_PRODUCTS // max(1, self.work()), (self.n + 63) // 64),
+                        self.row_block)
 
     cdef idx next_block(self, idx *at, idx hi, Rows *rows, idx *bad) noexcept nogil:
         """Up to row_block rows that are not ignored, from *at on, with their labels."""
@@ -117,7 +123,7 @@ cdef void directions_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld
     """In the first half of L, in place of the logits: what their gradient changes by along the
     direction, whose part is in the second half."""
     cdef idx padded = round_up(n, p.k.lanes)
-    factors[real](p.t, n, rows, scale)
+    factors[real](p.t, p.denominator, n, rows, scale)
     if by_rows:
         p.k.argmax_rows(n, p.c, L, ld, mx, rows.arg)
         p.k.softmax_rows(SMX_PROB, n, p.c, L, ld, NULL, L, ld, NULL, NULL)
@@ -152,14 +158,14 @@ cdef double losses_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, 
         p.k.argmax_rows(n, p.c, L, ld, mx, rows.arg)
     else:
         p.k.argmax_cols(n, p.c, L, ld, mx, rows.arg)
-    factors[real](p.t, n, rows, scale)
+    factors[real](p.t, p.denominator, n, rows, scale)
     deviations[real](p.t, n, rows, L, sr, sc, mx)
     if by_rows:
         p.k.softmax_rows(mode, n, p.c, L, ld, scale, L, ld, NULL, ls)
     else:
         p.k.softmax_cols(mode, padded, p.c, L, ld, mx, scale, L, ld, NULL, ls)
     if p.purpose == GRADIENT:
-        subtract_targets[real](p.t, n, rows, L, sr, sc)
+        subtract_targets[real](p.t, p.denominator, n, rows, L, sr, sc)
     total = finish_losses[real](n, rows, ls)
     if p.losses is not None:
         losses = <real *>cnp.PyArray_DATA(p.losses)
@@ -225,11 +231,7 @@ cdef struct Sums:
 
 @cython.final
 cdef class LinearPass(Pass):
-    """A pass over a dense X: (N, D) float32, float64, uint8, float16 or bfloat16, native, any
-    strides.
-
-    dX: (n, D) or None; it starts as zeros and stays so where a row is ignored.
-    """
+    """A pass over a dense X."""
     cdef cnp.ndarray X, dX, dW, db
     cdef Scratch w_scratch, sums_scratch
     cdef int x_code, x_type             # in memory; and of the rows that the leaves get
@@ -251,13 +253,13 @@ cdef class LinearPass(Pass):
     cdef bint in_place                  # gradients of W are added up in dW itself
     cdef bint one_slice
 
-    def __init__(self, str isa, int purpose, cnp.ndarray X, cnp.ndarray W, cnp.ndarray b,
-                 double x_scale, cnp.ndarray rows, Target target, cnp.ndarray out,
-                 cnp.ndarray losses, cnp.ndarray dX):
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
         cdef idx w_bytes
         cdef int stored
-        Pass.__init__(self, isa, purpose, X.shape[0], W, b, x_scale, rows, target, out, losses)
-        self.X, self.dX = X, dX
+        cdef cnp.ndarray X = examples.X
+        Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
+        self.X = X
         self.x_code = code_of(X)
         self.x_data, self.w_data = <const char *>cnp.PyArray_DATA(X), <const char *>cnp.PyArray_DATA(W)
         self.xr, self.xc = X.strides[0], X.strides[1]
@@ -273,7 +275,7 @@ cdef class LinearPass(Pass):
                         (self.width <= WIDENED_FROM and (stored == SMX_U8 or
                          ((stored == SMX_F16 or stored == SMX_BF16) and not self.f64)))))
         self.x_type = stored if self.direct else SMX_REAL
-        self.w_direct = self.wc == self.size and x_scale == 1
+        self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
         self.panelled = w_bytes > RESIDENT_BYTES
         self.n_panels = 1
@@ -291,15 +293,16 @@ cdef class LinearPass(Pass):
         # A stride of 1 KiB would meet 4 cache sets only.
         self.ldg = self.row_block + (16 if self.width > 64 else 0)
         self.ld = self.ldr if self.by_rows else self.ldg
-        if not self.panelled:
-            self.keep_W(dX is not None)
 
-    cdef keep_W(self, bint turned):
-        """W whole: transposed, if `turned` or class-major, and by rows."""
-        cdef idx w_bytes = self.width * self.ldw * self.size if turned or not self.by_rows else 0
+    cdef keep_W(self):
+        """W whole, unless in panels: transposed, if class-major or for dX, and by rows."""
+        cdef bint turned = self.dX is not None or not self.by_rows
+        cdef idx w_bytes = self.width * self.ldw * self.size if turned else 0
         cdef idx r_bytes = self.d * self.ldr * self.size
         cdef size_t at
         cdef void *whole
+        if self.panelled:
+            return
         if not self.by_rows or self.w_direct:
             r_bytes = 0
         self.w_scratch = Scratch(round_up(w_bytes, 64) + r_bytes + (self.d + 8) * sizeof(void *))
@@ -394,19 +397,24 @@ cdef class LinearPass(Pass):
         if sums.db != NULL:
             memset(sums.db, 0, self.dw_width * 8)
 
-    def run(self, idx work, int threads):
-        """All rows, without gradients; `work`: multiplications of a row.
+    def run(self, int threads, cnp.ndarray out, cnp.ndarray losses):
+        """All rows, without gradients. Returns what `outcome` does."""
+        self.out, self.losses = out, losses
+        self.keep_W()
+        return self.run_all(self.row_block if self.panelled else self.forward_step(),
+                            self.worth(threads), 0)
 
-        Returns what `outcome` does.
+    def run_gradient(self, int threads, cnp.ndarray losses, cnp.ndarray dW, cnp.ndarray db,
+                     cnp.ndarray dX):
+        """The same with gradients of W, and of b (width,) and X (n, D) unless None.
+
+        dX starts as zeros and stays so where a row is ignored.
         """
-        threads = self.worth(threads, work)
-        return self.run_all(self.row_block if self.panelled else self.forward_step(work), threads, 0)
-
-    def run_gradient(self, idx work, int threads, cnp.ndarray dW, cnp.ndarray db):
-        """The same with gradients of W and (unless None) b."""
-        cdef idx step = self.gradient_step(work), slots, own_slots, turned_bytes, at
+        cdef idx step = self.gradient_step(), slots, own_slots, turned_bytes, at
         cdef Sums sums
-        threads = self.worth(threads, work)
+        threads = self.worth(threads)
+        self.losses, self.dX = losses, dX
+        self.keep_W()
         if self.panelled:
             return PanelGradient(self, dW).run(threads, db)
         self.dW, self.db = dW, db
@@ -442,10 +450,10 @@ cdef class LinearPass(Pass):
     cdef bint is_large(self) noexcept:
         return self.dw_width * self.d * self.size > LARGE_BYTES
 
-    cdef idx gradient_step(self, idx work) noexcept:
+    cdef idx gradient_step(self) noexcept:
         """Rows of a slice with gradients, set by the shape alone: slices of one size, and at least
         two of them if that is worth a second thread."""
-        cdef idx n = self.n, n_slices
+        cdef idx n = self.n, work = self.work(), n_slices
         cdef idx step = max(2 * GRADIENT_ROWS if self.is_large() else GRADIENT_ROWS,
                             GRADIENT_PRODUCTS // max(1, work), (n + 63) // 64)
         step = min(step, MOST_ROWS)

@@ -5,6 +5,10 @@
 # and dW stay as they are, (D, C). The matrix is not trusted: of indptr and indices nothing is used
 # but the value that was checked.
 
+# An entry takes as long as so many multiplications, and so many more for each class: it waits for
+# memory (7 ns at 2 classes, 13 at 20, 60 at 100).
+cdef idx ENTRY_PRODUCTS = 200
+cdef idx ENTRY_CLASS_PRODUCTS = 24
 # So many entries are taken at a time.
 cdef idx PIECE = 2048
 # Gradients of so many bytes wait for the second step of a part's work: many, because threads wait
@@ -45,26 +49,23 @@ cdef struct SparseBlock:
 
 @cython.final
 cdef class SparsePass(Pass):
-    """A pass over a CSR matrix.
-
-    data: (nnz,) float32, float64, uint8, float16 or bfloat16. indices: (nnz,) int32 or int64. indptr: (N + 1,) of any
-    integer dtype. All native and contiguous.
-    """
+    """A pass over a CSR matrix."""
     cdef cnp.ndarray data, indices, indptr
     cdef Scratch w_scratch
     cdef const void *w_rows
     cdef int number_type, ptr_code
     cdef bint wide
-    cdef idx nnz, ld_w, ldl, index_size, data_size
+    cdef idx nnz, entries, ld_w, ldl, index_size, data_size
     cdef idx padded, dw_padded      # columns of W and of dW, a vector at least
 
-    def __init__(self, str isa, int purpose, cnp.ndarray data, cnp.ndarray indices,
-                 cnp.ndarray indptr, cnp.ndarray W, cnp.ndarray b, double x_scale,
-                 cnp.ndarray rows, Target target, cnp.ndarray out, cnp.ndarray losses):
-        Pass.__init__(self, isa, purpose, indptr.shape[0] - 1, W, b, x_scale, rows, target, out,
-                      losses)
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
+        cdef cnp.ndarray data = examples.data, indices = examples.indices
+        cdef cnp.ndarray indptr = examples.indptr
+        Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
         self.data, self.indices, self.indptr = data, indices, indptr
         self.nnz = indices.shape[0]
+        self.entries = (self.nnz + examples.n - 1) // max(1, examples.n)
         self.number_type = type_of(code_of(data), self.f64)
         self.data_size, self.index_size = data.itemsize, indices.itemsize
         self.wide = self.index_size == 8
@@ -85,6 +86,9 @@ cdef class SparsePass(Pass):
                     self.copy_W[double](NULL)
                 else:
                     self.copy_W[float](NULL)
+
+    cpdef idx work(self) noexcept:
+        return self.entries * (ENTRY_PRODUCTS + self.width * ENTRY_CLASS_PRODUCTS)
 
     cdef bint as_rows(self, cnp.ndarray W, idx width) noexcept:
         """Whether the leaves can take rows of such an array as they are."""
@@ -174,15 +178,12 @@ cdef class SparsePass(Pass):
         w.e = lay_out_entries(&at, rb, size)
         return at
 
-    def run(self, idx work, int threads):
-        """All rows, without gradients; `work`: multiplications that take as long as a row.
-
-        Returns what `outcome` does.
-        """
+    def run(self, int threads, cnp.ndarray out, cnp.ndarray losses):
+        """All rows, without gradients. Returns what `outcome` does."""
         cdef SparseBlock w
-        self.step = self.forward_step(work)
-        threads = self.worth(threads, work)
-        self.run_rows((self.n + self.step - 1) // self.step, threads, 0,
+        self.out, self.losses = out, losses
+        self.step = self.forward_step()
+        self.run_rows((self.n + self.step - 1) // self.step, self.worth(threads), 0,
                       self.lay_out(0, &w))
         return outcome(&self.total, self.groups)
 
@@ -279,12 +280,12 @@ cdef class SparseGradient(RowsJob):
     cdef Step step
     cdef readonly bint in_parts  # whether there is more than one
 
-    def __init__(self, SparsePass p, cnp.ndarray dW, cnp.ndarray db, idx strip_rows, idx most_rows,
-                 list bounds):
+    def __init__(self, SparsePass p, cnp.ndarray losses, cnp.ndarray dW, cnp.ndarray db,
+                 idx strip_rows, idx most_rows, list bounds):
         cdef idx padded = p.dw_padded, size = p.size, g_bytes, i
         cdef size_t at
         self.p, self.dW, self.db, self.strip_rows = p, dW, db, strip_rows
-        self.groups = p.groups
+        self.groups, p.losses = p.groups, losses
         g_bytes = strip_rows * padded * size
         self.strips_at_once = min(max(1, PART_BYTES // g_bytes),
                                   (p.n + strip_rows - 1) // strip_rows)

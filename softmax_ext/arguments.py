@@ -258,9 +258,6 @@ class Csr(NamedTuple):
     indptr: Array  # (N + 1,) of any integer dtype
     shape: tuple[int, int]
 
-    def entries(self, rows: int) -> int:
-        """How many entries that many rows may be expected to have."""
-        return -(-len(self.indices) * rows // max(1, self.shape[0]))
 
 
 def as_matrix(X: Any) -> Array | Csr:

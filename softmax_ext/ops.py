@@ -50,9 +50,6 @@ SLICE_LOGITS = 1 << 15
 # Every so many rows of a sparse X, and never more than 16 times, the sum of gradients starts anew,
 # for it would lose float32's small ones.
 MOST_ROWS = 1 << 16
-# An entry of a sparse X takes as long as so many multiplications, and so many more for each class:
-# it waits for memory (7 ns at 2 classes, 13 at 20, 60 at 100).
-ENTRY_PRODUCTS, ENTRY_CLASS_PRODUCTS = 200, 24
 # Strips of a sparse X: some 100 microseconds of work.
 STRIP_PRODUCTS = 1 << 22
 # From so much work on it is worth several threads.
@@ -454,9 +451,6 @@ class Kernels:
         total_weight, bad = job_target.scan()
         if bad >= 0:
             raise _label_error(t3, bad, c, None)
-        if reduction == "mean":
-            job_target.set_total(total_weight)
-
         losses = np.zeros(a * b, x.dtype) if reduction == "none" else None
         g = None
         if with_grad:
@@ -466,7 +460,8 @@ class Kernels:
             else:
                 g = _apart(out, x, *job_target.arrays)
         g3 = None if g is None else classes_last(g)
-        job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, g3, losses)
+        denominator = total_weight if reduction == "mean" else 1
+        job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, denominator, g3, losses)
         loss, bad = job.run(max(1, SLICE_LOGITS // c), threads.get_num_threads())
         _refuse_bad(None, x, bad)
         return CrossEntropyResult(
@@ -607,10 +602,10 @@ class Kernels:
         else:
             result = _apart(as_out("out", out, (n, c), w.dtype), *_arrays(x, w, bias))
         if n and c:
-            p = self._pass(job, x, w, bias, scale, None, None, result, None, None)
+            p = self._pass(job, x, _kernels.Examples(x, scale, None), w, bias, None, 1)
             if out is not None and isinstance(x, Csr):
                 _check_matrix(p, x)
-            _, _, *bad = p.run(_products(x, w), threads.get_num_threads())
+            _, _, *bad = p.run(threads.get_num_threads(), result, None)
             _refuse_bad(p, x, *bad)
         return result if out is None else _deliver(result, out)
 
@@ -782,9 +777,6 @@ class Kernels:
         total_weight, bad = job_target.scan(picked)
         if bad >= 0:
             raise _label_error(t3, bad, c, picked)
-        if reduction == "mean":
-            job_target.set_total(total_weight)
-
         final = [dW, db, dX]
         if out is not None:
             inputs = _arrays(x, wide, wide_b, *job_target.arrays)
@@ -792,17 +784,19 @@ class Kernels:
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
-        p = self._pass(job, x, wide, wide_b, scale, picked, job_target, None, losses, dX)
-        work, n_threads = _products(x, wide), threads.get_num_threads()
+        examples = _kernels.Examples(x, scale, job_target)
+        denominator = total_weight if reduction == "mean" else 1
+        p = self._pass(job, x, examples, wide, wide_b, picked, denominator)
+        n_threads = threads.get_num_threads()
         if job < GRADIENT:
-            (loss,), (n_correct,), *bad_at = p.run(work, n_threads)
+            (loss,), (n_correct,), *bad_at = p.run(n_threads, None, losses)
             _refuse_bad(p, x, *bad_at)
         elif isinstance(x, Csr):
-            (loss,), (n_correct,) = _run_sparse(p, x, n, work, cast(Array, dW), db, out is not None)
+            (loss,), (n_correct,) = _run_sparse(p, x, losses, cast(Array, dW), db, out is not None)
         else:
             if picked is not None:
                 p.next_rows = _kernels.following(rows, n_all)
-            (loss,), (n_correct,), *bad_at = p.run_gradient(work, n_threads, dW, db)
+            (loss,), (n_correct,), *bad_at = p.run_gradient(n_threads, losses, dW, db, dX)
             _refuse_bad(p, x, *bad_at)
         for g, f in zip((dW, db, dX), final, strict=True):
             if g is not None:
@@ -888,10 +882,8 @@ class Kernels:
 
     def _pass(self, job: int, x: Array | Csr, *rest: Any) -> Any:
         """A pass over X, by the driver for its kind."""
-        if isinstance(x, Csr):
-            # There is no dX, which comes last.
-            return _kernels.SparsePass(self.isa, job, x.data, x.indices, x.indptr, *rest[:-1])
-        return _kernels.LinearPass(self.isa, job, x, *rest)
+        driver = _kernels.SparsePass if isinstance(x, Csr) else _kernels.LinearPass
+        return driver(self.isa, job, *rest)
 
     # ------------------------------------------------------------------ entropy and divergence
 
@@ -1010,15 +1002,16 @@ def _deliver(result: Array, out: Array) -> Array:
 
 
 def _run_sparse(
-    p: Any, x: Csr, n: int, work: int, dW: Array, db: Array | None, dW_given: bool
+    p: Any, x: Csr, losses: Array | None, dW: Array, db: Array | None, dW_given: bool
 ) -> tuple[list[float], list[int]]:
     """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
+    n, work = p.n, p.work()
     n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
     strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
     strip = -(-strip // p.row_block) * p.row_block
     # For every range all entries are gone over: no more of them than work at a time.
     bounds = _column_ranges(x, min(n_threads, threads.CPUS))
-    g = _kernels.SparseGradient(p, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
+    g = _kernels.SparseGradient(p, losses, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
     if dW_given and g.in_parts:  # one part sees all rows before it writes
         _check_matrix(p, x)
     loss, n_correct, *bad = g.run(n_threads)
@@ -1034,13 +1027,6 @@ def _column_ranges(x: Csr, n: int) -> list[int]:
     some = np.sort(x.indices[:: max(1, len(x.indices) // 4096)])
     inner = (int(some[i * len(some) // n]) for i in range(1, n))
     return [0, *(min(max(i, 0), d) for i in inner), d]
-
-
-def _products(x: Array | Csr, w: Array) -> int:
-    """Multiplications for the logits of a row, or as many as take the time of its entries."""
-    if isinstance(x, Csr):
-        return x.entries(1) * (ENTRY_PRODUCTS + int(w.shape[1]) * ENTRY_CLASS_PRODUCTS)
-    return w.size
 
 
 def _arrays(x: Array | Csr, *others: Array | None) -> list[Array]:

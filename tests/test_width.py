@@ -26,14 +26,15 @@ def side_by_side(isa, X, W, b, y, c):
     target = _kernels.Target(y.reshape(-1, 1), True, c, None, None, -100, 0.0)
     dW, db = np.empty_like(W), np.empty_like(b)
     if sparse.issparse(X):
-        p = _kernels.SparsePass(
-            isa, GRADIENT, X.data, X.indices, X.indptr, W, b, 1.0, None, target, None, None
-        )
+        examples = _kernels.Examples((X.data, X.indices, X.indptr), 1.0, target)
+        p = _kernels.SparsePass(isa, GRADIENT, examples, W, b, None, 1)
         bounds = [0, X.shape[1] // 2, X.shape[1]]
-        losses, n_correct, *bad = _kernels.SparseGradient(p, dW, db, 64, 1 << 16, bounds).run(2)
+        job = _kernels.SparseGradient(p, None, dW, db, 64, 1 << 16, bounds)
+        losses, n_correct, *bad = job.run(2)
     else:
-        p = _kernels.LinearPass(isa, GRADIENT, X, W, b, 1.0, None, target, None, None, None)
-        losses, n_correct, *bad = p.run_gradient(W.size, 2, dW, db)
+        examples = _kernels.Examples(X, 1.0, target)
+        p = _kernels.LinearPass(isa, GRADIENT, examples, W, b, None, 1)
+        losses, n_correct, *bad = p.run_gradient(2, None, dW, db, None)
     assert bad == [-1, -1]
     return losses, n_correct, dW, db
 
