@@ -1,7 +1,7 @@
 # The linear layer over a dense X.
 
 cdef enum Purpose:  # what a pass over X is for
-    LINEAR, PROBA, PREDICT, LOSS, GRADIENT
+    LINEAR, PROBA, PREDICT, LOSS, GRADIENT, HESSIAN
 
 # Classes of a gradient that are turned at a time to be added to one in another layout.
 cdef idx FLIPPED = 32
@@ -27,7 +27,8 @@ cdef class Pass(RowsJob):
     W: (D, width) of the compute type, any strides. b: (width,) contiguous or None. rows: contiguous
     int64 in [0, N), or None. denominator: what gradients are divided by. For LOSS and GRADIENT the
     width may be that of several weight matrices (D, C) side by side, each a group of C classes with
-    a loss of its own: softmax and losses go by group, the products know the width only.
+    a loss of its own: softmax and losses go by group, the products know the width only. For HESSIAN
+    the second half of W is the direction V.
 
     What a run fills: out (n, width) for LINEAR and PROBA, (n,) intp for PREDICT; losses (n,) or
     None for LOSS and GRADIENT of one group, which start as zeros and stay so where a row is ignored.
@@ -41,6 +42,7 @@ cdef class Pass(RowsJob):
     cdef idx d, size, step
     cdef idx width      # columns of W: what the product has for a row
     cdef idx c          # classes of a group, of which the width has self.groups
+    cdef idx dw_width   # columns of dW: the width, but not of a direction
     cdef double x_scale, denominator
     cdef const int64_t *pick
 
@@ -54,7 +56,8 @@ cdef class Pass(RowsJob):
         self.size = 8 if self.f64 else 4
         self.d, self.width = W.shape[0], W.shape[1]
         self.c = self.width if self.t is None else self.t.c
-        self.groups = self.width // self.c
+        self.dw_width = self.c if purpose == HESSIAN else self.width
+        self.groups = self.dw_width // self.c
         self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
         self.n = examples.n if rows is None else rows.shape[0]
 
@@ -90,6 +93,31 @@ cdef class Pass(RowsJob):
                 n += 1
             at[0] += 1
         return n
+
+
+cdef void take_block(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
+                     real *scale, Result *result) noexcept nogil:
+    """What a block's logits are for: losses, and gradients or products with the Hessian in L."""
+    if p.purpose == HESSIAN:
+        directions_of[real](p, n, rows, by_rows, L, ld, mx, scale)
+    else:
+        add_losses[real](p, n, rows, by_rows, L, ld, mx, ls, scale, result)
+
+
+cdef void directions_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx,
+                        real *scale) noexcept nogil:
+    """In the first half of L, in place of the logits: what their gradient changes by along the
+    direction, whose part is in the second half."""
+    cdef idx padded = round_up(n, p.k.lanes)
+    factors[real](p.t, p.denominator, n, rows, scale)
+    if by_rows:
+        p.k.argmax_rows(n, p.c, L, ld, mx, rows.arg)
+        p.k.softmax_rows(SMX_PROB, n, p.c, L, ld, NULL, L, ld, NULL, NULL)
+        p.k.hessian_rows(n, p.c, L + p.c, ld, rows.arg, scale, L, ld)
+    else:
+        p.k.argmax_cols(n, p.c, L, ld, mx, rows.arg)
+        p.k.softmax_cols(SMX_PROB, padded, p.c, L, ld, mx, NULL, L, ld, NULL, NULL)
+        p.k.hessian_cols(n, p.c, L + p.c * ld, ld, rows.arg, scale, L, ld)
 
 
 cdef void add_losses(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
@@ -156,7 +184,7 @@ cdef void emit(Pass p, idx lo, idx n, bint by_rows, real *L, idx ld, real *mx,
 cdef void put_bias_gradient(Pass p, const double *sums, cnp.ndarray db):
     """db from its float64 sums."""
     cdef idx j
-    for j in range(p.width):
+    for j in range(p.dw_width):
         if p.f64:
             (<double *>cnp.PyArray_GETPTR1(db, j))[0] = sums[j]
         else:
@@ -190,9 +218,9 @@ cdef struct Sums:
 @cython.final
 cdef class LinearPass(Pass):
     """A pass over a dense X."""
-    cdef cnp.ndarray dX, dW, db
+    cdef cnp.ndarray X, dX, dW, db
     cdef Scratch w_scratch, sums_scratch
-    cdef int x_code
+    cdef int x_code, x_type             # in memory; and of the rows that the leaves get
     cdef bint direct, by_rows, w_direct
     cdef public cnp.ndarray next_rows   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
@@ -214,8 +242,10 @@ cdef class LinearPass(Pass):
     def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
                  cnp.ndarray rows, double denominator):
         cdef idx w_bytes
+        cdef int stored
         cdef cnp.ndarray X = examples.X
         Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
+        self.X = X
         self.x_code = code_of(X)
         self.x_data, self.w_data = <const char *>cnp.PyArray_DATA(X), <const char *>cnp.PyArray_DATA(W)
         self.xr, self.xc = X.strides[0], X.strides[1]
@@ -225,9 +255,12 @@ cdef class LinearPass(Pass):
         self.ldw = odd_lines(round_up(self.de, self.k.lanes), self.size)
         self.by_rows = self.width >= self.k.rows_from and self.c >= self.k.lanes
         self.ldr = odd_lines(self.width, self.size)
-        self.direct = (self.d >= self.k.lanes and
-                       ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
-                        (self.x_code == U8 and self.xc == 1 and self.width <= self.k.u8_most)))
+        stored = type_of(self.x_code, self.f64)
+        self.direct = (self.d >= self.k.lanes and self.xc == X.itemsize and
+                       (stored == SMX_REAL or
+                        (self.width <= self.k.stored_most and (stored == SMX_U8 or
+                         ((stored == SMX_F16 or stored == SMX_BF16) and not self.f64)))))
+        self.x_type = stored if self.direct else SMX_REAL
         self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
         self.panelled = w_bytes > self.k.resident_bytes
@@ -236,6 +269,8 @@ cdef class LinearPass(Pass):
             self.n_panels = max(1, min(w_bytes // self.k.panel_bytes + 1,
                                        self.width // self.k.lanes if self.by_rows
                                        else self.width))
+            if purpose == HESSIAN:  # the first half of them are those of dW
+                self.n_panels = max(2, self.n_panels // 2 * 2)
         self.panel = (self.width + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
@@ -315,8 +350,8 @@ cdef class LinearPass(Pass):
         cdef idx rb = self.row_block, size = self.size, rows_bytes = rb * self.ldw * size
         w.L = place(&at, self.ld * (rb if self.by_rows else self.width) * size)
         w.G = w.L
-        if self.by_rows and self.purpose == GRADIENT:
-            w.G = place(&at, self.ldg * min(self.width, self.k.turned) * size)
+        if self.by_rows and self.purpose >= GRADIENT:
+            w.G = place(&at, self.ldg * min(self.dw_width, self.k.turned) * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -339,15 +374,15 @@ cdef class LinearPass(Pass):
             w.wp[r] = <char *>w.Wt + r * self.ldw * self.size
 
     cdef idx lay_out_sums(self, size_t at, bint with_dW, Sums *sums) noexcept nogil:
-        sums.dW = place(&at, self.width * self.ldw * self.size if with_dW else 0)
-        sums.db = <double *>place(&at, self.width * 8) if self.db is not None else NULL
+        sums.dW = place(&at, self.dw_width * self.ldw * self.size if with_dW else 0)
+        sums.db = <double *>place(&at, self.dw_width * 8) if self.db is not None else NULL
         return at
 
     cdef void clear(self, Sums *sums, bint with_dW) noexcept nogil:
         if with_dW:
-            memset(sums.dW, 0, self.width * self.ldw * self.size)
+            memset(sums.dW, 0, self.dw_width * self.ldw * self.size)
         if sums.db != NULL:
-            memset(sums.db, 0, self.width * 8)
+            memset(sums.db, 0, self.dw_width * 8)
 
     def run(self, int threads, cnp.ndarray out, cnp.ndarray losses):
         """All rows, without gradients. Returns what `outcome` does."""
@@ -400,7 +435,7 @@ cdef class LinearPass(Pass):
         return result
 
     cdef bint is_large(self) noexcept:
-        return self.width * self.d * self.size > LARGE_BYTES
+        return self.dw_width * self.d * self.size > LARGE_BYTES
 
     cdef idx gradient_step(self) noexcept:
         """Rows of a slice with gradients, set by the shape alone: slices of one size, and at least
@@ -432,7 +467,7 @@ cdef class LinearPass(Pass):
         self.lay_out(scratch, self.dX is not None, self.panelled, &w)
         self.prepare(&w)
         sums = self.all_sums
-        if self.purpose == GRADIENT and not self.one_slice:
+        if self.purpose >= GRADIENT and not self.one_slice:
             self.lay_out_sums(self.sums_at + slot * self.sums_bytes, True, &sums)
             self.clear(&sums, True)
         if self.f64:
@@ -445,14 +480,14 @@ cdef class LinearPass(Pass):
         cdef idx j
         if RowsJob.merge(self, i, slot):
             return True
-        if self.purpose == GRADIENT and not self.one_slice:
+        if self.purpose >= GRADIENT and not self.one_slice:
             self.lay_out_sums(self.sums_at + slot * self.sums_bytes, True, &sums)
             if self.f64:
                 self.merge_dW[double](<double *>sums.dW)
             else:
                 self.merge_dW[float](<float *>sums.dW)
             if sums.db != NULL:
-                for j in range(self.width):
+                for j in range(self.dw_width):
                     self.all_sums.db[j] += sums.db[j]
         return False
 
@@ -461,22 +496,22 @@ cdef class LinearPass(Pass):
         cdef idx i, c0 = 0, c1
         cdef real *all = <real *>self.all_sums.dW
         if not self.in_place:
-            for i in range(self.width * self.ldw):
+            for i in range(self.dw_width * self.ldw):
                 all[i] += dW[i]
             return
-        while c0 < self.width:
-            c1 = min(c0 + FLIPPED, self.width)
+        while c0 < self.dw_width:
+            c1 = min(c0 + FLIPPED, self.dw_width)
             self.add_panel[real](c0, c1, dW + c0 * self.ldw, <real *>self.turned, self.dW)
             c0 = c1
 
     cdef void put_dW(self, real *tag) noexcept nogil:
         """dW from all sums, which are used up."""
-        self.flip[real](self.width, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
+        self.flip[real](self.dw_width, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
                         cnp.PyArray_STRIDES(self.dW)[0], cnp.PyArray_STRIDES(self.dW)[1])
 
     cdef void run_blocks(self, idx lo, idx hi, Block *w, Sums *sums, Result *result,
                          real *tag) noexcept nogil:
-        cdef idx width = self.width, at = lo, n, p, c0, c1
+        cdef idx width = self.dw_width, at = lo, n, p, c0, c1
         # Where nobody else does what comes after hi, its first rows are fetched too.
         cdef idx end = hi if self.shared else self.n
         cdef real *L = <real *>w.L
@@ -497,13 +532,13 @@ cdef class LinearPass(Pass):
             if self.purpose < LOSS:
                 emit[real](self, at - n, n, self.by_rows, L, self.ld, <real *>w.mx, &w.rows)
                 continue
-            add_losses[real](self, n, &w.rows, self.by_rows, L, self.ld, <real *>w.mx,
+            take_block[real](self, n, &w.rows, self.by_rows, L, self.ld, <real *>w.mx,
                              <real *>w.ls, <real *>w.scale, result)
-            if self.purpose == GRADIENT:
+            if self.purpose >= GRADIENT:
                 self.add_outer[real](n, 0, width, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
                 if self.dX is not None:
                     memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                    self.k.outer(n, width, self.de, L, self.ld if self.by_rows else 1,
+                    self.k.outer(SMX_REAL, n, width, self.de, L, self.ld if self.by_rows else 1,
                                  1 if self.by_rows else self.ld, w.wp, w.dxs, self.ldw, NULL)
                     self.emit_dX[real](n, &w.rows, <real *>w.dxs)
 
@@ -512,12 +547,14 @@ cdef class LinearPass(Pass):
         leaves cannot read as they are go to xs first."""
         cdef idx r, j, ldw = self.ldw, d = self.d
         cdef const char *x
+        cdef int stored
         for r in range(n):
             xp[r] = self.x_data + rows.a[r] * self.xr
         if not self.direct:
-            if self.x_code == U8 and self.xc == 1:
-                self.k.widen_u8(n, d, xp, xs, ldw)
-            elif self.x_code == (F64 if sizeof(real) == 8 else F32):
+            stored = type_of(self.x_code, sizeof(real) == 8)
+            if stored != SMX_REAL and stored != SMX_F32 and self.xc == cnp.PyArray_ITEMSIZE(self.X):
+                self.k.widen(stored, n, d, xp, xs, ldw)
+            elif stored == SMX_REAL:
                 if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
                     gather[real](self.k, n, d, <const char *>xp[0], self.xr, self.xc, xs, ldw, 1)
                 else:
@@ -551,12 +588,12 @@ cdef class LinearPass(Pass):
             i = at + r if pick == NULL else pick[at + r]
             w.ahead[r] = self.x_data + i * self.xr
         w.coming.rows = w.ahead
-        w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
+        w.coming.bytes = self.d * cnp.PyArray_ITEMSIZE(self.X)
         w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
-        if self.purpose == GRADIENT:
+        if self.purpose >= GRADIENT:
             w.coming.calls += (
-                (self.width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
+                (self.dw_width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
         return &w.coming
 
     cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
@@ -574,12 +611,9 @@ cdef class LinearPass(Pass):
         cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
         if self.by_rows:
             self.k.logits_rows(n, self.d, c1 - c0, xp, wr, b, L + c0, ld, ahead)
-        elif self.direct and self.x_code == U8:
-            self.k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
-                             ld, ahead)
         else:
-            self.k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
-                          ld, ahead)
+            self.k.logits(self.x_type, round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b,
+                          L + c0 * ld, ld, ahead)
 
     cdef void add_outer(self, idx n, idx c0, idx c1, real *L, real *G, const void **xp, double *db,
                         real *acc, smx_ahead *ahead) noexcept nogil:
@@ -595,10 +629,7 @@ cdef class LinearPass(Pass):
                 g = L + c * ld
             if db != NULL:
                 self.k.add_sums(n, m, g, ldg, db + c)
-            if self.direct and self.x_code == U8:
-                self.k.outer_u8(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
-            else:
-                self.k.outer(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
+            self.k.outer(self.x_type, m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
             acc += m * self.ldw
             c += m
 

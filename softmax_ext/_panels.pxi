@@ -132,25 +132,25 @@ cdef class PanelGradient(RowsJob):
         cdef idx r = strip * STRIP, n = min(self.n - r, STRIP)
         cdef Rows rows = later_rows(self.w.rows, r)
         cdef real *L = <real *>self.w.L + r * (self.p.ld if self.p.by_rows else 1)
-        add_losses[real](self.p, n, &rows, self.p.by_rows, L, self.p.ld, <real *>self.w.mx + r,
+        take_block[real](self.p, n, &rows, self.p.by_rows, L, self.p.ld, <real *>self.w.mx + r,
                          <real *>self.w.ls + r, <real *>self.w.scale + r, result)
 
     cdef void gradients(self, idx group, PanelScratch *w, real *tag) noexcept nogil:
         cdef real *Wt = <real *>w.Wt
         cdef real *L = <real *>self.w.L
         cdef idx i, j, c0, c1, n = self.n, ld = self.p.ld, ldw = self.p.ldw
+        cdef idx n_panels = self.p.n_panels * self.p.dw_width // self.p.width
         cdef bint by_rows = self.p.by_rows, dx = self.p.dX is not None
         cdef real *dxs = <real *>self.w.dxs + (group * self.p.row_block * ldw if dx else 0)
         for j in range(self.p.panel):
             w.wp[j] = Wt + j * ldw
         if dx:
             memset(dxs, 0, n * ldw * sizeof(real))
-        for i in range(group * self.p.n_panels // self.n_groups,
-                       (group + 1) * self.p.n_panels // self.n_groups):
+        for i in range(group * n_panels // self.n_groups, (group + 1) * n_panels // self.n_groups):
             c0, c1 = self.p.first_of(i), self.p.first_of(i + 1)
             if dx:
                 self.p.pack[real](c0, c1, Wt)
-                self.p.k.outer(n, c1 - c0, self.p.de, L + c0 * (1 if by_rows else ld),
+                self.p.k.outer(SMX_REAL, n, c1 - c0, self.p.de, L + c0 * (1 if by_rows else ld),
                                ld if by_rows else 1, 1 if by_rows else ld, w.wp, dxs, ldw, NULL)
             memset(w.tile, 0, (c1 - c0) * ldw * sizeof(real))
             self.p.add_outer[real](n, c0, c1, L, <real *>w.G, self.w.xp,

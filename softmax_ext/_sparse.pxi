@@ -55,26 +55,26 @@ cdef class SparsePass(Pass):
     cdef const void *w_rows
     cdef int number_type, ptr_code
     cdef bint wide
-    cdef idx nnz, entries, padded, ld_w, ldl, index_size, data_size
+    cdef idx nnz, entries, ld_w, ldl, index_size, data_size
+    cdef idx padded, dw_padded      # columns of W and of dW, a vector at least
 
     def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
                  cnp.ndarray rows, double denominator):
         cdef cnp.ndarray data = examples.data, indices = examples.indices
         cdef cnp.ndarray indptr = examples.indptr
-        cdef int code = code_of(data)
         Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
         self.data, self.indices, self.indptr = data, indices, indptr
         self.nnz = indices.shape[0]
         self.entries = (self.nnz + examples.n - 1) // max(1, examples.n)
-        self.number_type = (SMX_U8 if code == U8 else SMX_F32 if code == F32 and self.f64
-                            else SMX_REAL)
+        self.number_type = type_of(code_of(data), self.f64)
         self.data_size, self.index_size = data.itemsize, indices.itemsize
         self.wide = self.index_size == 8
         self.ptr_code = code_of(indptr)
         self.row_block = self.k.row_block if self.width <= 64 else self.k.row_block_most
         self.padded = max(self.width, self.k.lanes)
+        self.dw_padded = max(self.dw_width, self.k.lanes)
         self.ldl = self.row_block + (16 if self.width > 64 else 0)
-        if self.as_rows(W):
+        if self.as_rows(W, self.width):
             self.w_rows = cnp.PyArray_DATA(W)
             self.ld_w = W.strides[0] // self.size
         else:
@@ -90,9 +90,9 @@ cdef class SparsePass(Pass):
     cpdef idx work(self) noexcept:
         return self.entries * (ENTRY_PRODUCTS + self.width * ENTRY_CLASS_PRODUCTS)
 
-    cdef bint as_rows(self, cnp.ndarray W) noexcept:
+    cdef bint as_rows(self, cnp.ndarray W, idx width) noexcept:
         """Whether the leaves can take rows of such an array as they are."""
-        return (self.width >= self.k.lanes and cnp.PyArray_STRIDES(W)[1] == self.size
+        return (width >= self.k.lanes and cnp.PyArray_STRIDES(W)[1] == self.size
                 and cnp.PyArray_STRIDES(W)[0] % self.size == 0)
 
     cdef void copy_W(self, real *tag) noexcept nogil:
@@ -282,7 +282,7 @@ cdef class SparseGradient(RowsJob):
 
     def __init__(self, SparsePass p, cnp.ndarray losses, cnp.ndarray dW, cnp.ndarray db,
                  idx strip_rows, idx most_rows, list bounds):
-        cdef idx padded = p.padded, size = p.size, g_bytes, i
+        cdef idx padded = p.dw_padded, size = p.size, g_bytes, i
         cdef size_t at
         self.p, self.dW, self.db, self.strip_rows = p, dW, db, strip_rows
         self.groups, p.losses = p.groups, losses
@@ -300,8 +300,8 @@ cdef class SparseGradient(RowsJob):
         for i in range(self.n_ranges + 1):
             self.bounds[i] = bounds[i]
         clear_result(&self.whole, p.groups)
-        memset(self.sums, 0, (self.strips_at_once + 1) * p.width * 8)
-        if p.as_rows(dW):
+        memset(self.sums, 0, (self.strips_at_once + 1) * p.dw_width * 8)
+        if p.as_rows(dW, p.dw_width):
             self.total_dW = <char *>cnp.PyArray_DATA(dW)
             self.ld_total = dW.strides[0] // size
         else:
@@ -317,14 +317,15 @@ cdef class SparseGradient(RowsJob):
     cdef idx lay_out_rows_kept(self, size_t at) noexcept:
         self.kept = <idx *>place(&at, self.strips_at_once * self.strip_rows * sizeof(idx))
         self.n_kept = <idx *>place(&at, self.strips_at_once * sizeof(idx))
-        self.sums = <double *>place(&at, (self.strips_at_once + 1) * self.p.width * sizeof(double))
+        self.sums = <double *>place(&at, (self.strips_at_once + 1) * self.p.dw_width
+                                       * sizeof(double))
         self.bounds = <idx *>place(&at, (self.n_ranges + 1) * sizeof(idx))
         self.whole = lay_out_result(&at, self.groups)
         return at
 
     def run(self, int threads):
         """All rows. Returns what `outcome` does."""
-        cdef idx strip, j, width = self.p.width
+        cdef idx strip, j, width = self.p.dw_width
         cdef double *all_sums = self.sums + self.strips_at_once * width
         while self.next_part():
             self.go(LOSSES, self.n_strips, threads)
@@ -390,7 +391,7 @@ cdef class SparseGradient(RowsJob):
 
     cdef void losses(self, idx strip, SparseBlock *w, Result *result, real *tag) noexcept nogil:
         """Losses of a strip of rows, their gradients to G, and the rows that count to `kept`."""
-        cdef idx width = self.p.width, padded = self.p.padded, ldl = self.p.ldl
+        cdef idx width = self.p.dw_width, padded = self.p.dw_padded, ldl = self.p.ldl
         cdef real *L = <real *>w.L
         cdef real *G
         cdef double *sums = self.sums + strip * width
@@ -405,11 +406,11 @@ cdef class SparseGradient(RowsJob):
             if n == 0:
                 continue
             G = <real *>self.G + (strip * self.strip_rows + count) * padded
-            if not self.p.logits_rows[real](n, &w.rows, &w.e, G, &result.bad_row):
+            if not self.p.logits_rows[real](n, &w.rows, &w.e, <real *>w.R, &result.bad_row):
                 result.bad_row = w.rows.place[result.bad_row]
                 break
-            self.p.k.transpose(n, width, G, padded, L, ldl)
-            add_losses[real](self.p, n, &w.rows, False, L, ldl, <real *>w.mx, <real *>w.ls,
+            self.p.k.transpose(n, self.p.width, w.R, self.p.padded, L, ldl)
+            take_block[real](self.p, n, &w.rows, False, L, ldl, <real *>w.mx, <real *>w.ls,
                              <real *>w.scale, result)
             if self.db is not None:
                 self.p.k.add_sums(n, width, L, ldl, sums)
@@ -424,7 +425,7 @@ cdef class SparseGradient(RowsJob):
     cdef void gradients(self, idx lo, idx hi, Entries *e, Result *result,
                         real *tag) noexcept nogil:
         """The part's gradient for the features lo to hi."""
-        cdef idx padded = self.p.padded
+        cdef idx padded = self.p.dw_padded
         cdef real *total = <real *>self.total_dW
         cdef real *acc = total if self.acc == NULL else <real *>self.acc
         cdef idx ld = self.ld_total if self.acc == NULL else padded
@@ -442,12 +443,12 @@ cdef class SparseGradient(RowsJob):
                     <real *>self.G + (strip * self.strip_rows + first) * padded, padded, acc, ld)
         if self.acc != NULL and (end % self.most == 0 or end >= self.p.n):
             for i in range(lo, hi):
-                for j in range(self.p.width):
+                for j in range(self.p.dw_width):
                     total[i * self.ld_total + j] += acc[i * padded + j]
                 for j in range(padded):
                     acc[i * padded + j] = 0
 
     cdef void put_dW(self, real *tag) noexcept:
-        scatter[real](self.p.k, self.p.d, self.p.width, <real *>self.total_dW, self.p.padded, 1,
+        scatter[real](self.p.k, self.p.d, self.p.dw_width, <real *>self.total_dW, self.p.dw_padded, 1,
                       <char *>cnp.PyArray_DATA(self.dW), cnp.PyArray_STRIDES(self.dW)[0],
                       cnp.PyArray_STRIDES(self.dW)[1])

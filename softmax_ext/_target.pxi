@@ -129,9 +129,10 @@ cdef class Target:
 cdef class Examples:
     """Rows of X and what they should be: what a pass reads, checked.
 
-    X: (N, D) float32, float64 or uint8, native, any strides. Or, in CSR form, (data, indices,
-    indptr): (nnz,) of such a type, (nnz,) int32 or int64, (N + 1,) of any integer type, all native
-    and contiguous. x_scale: what X is multiplied by. target: None for passes that want none.
+    X: (N, D) float32, float64, uint8, float16 or bfloat16, native, any strides. Or, in CSR form,
+    (data, indices, indptr): (nnz,) of such a type, (nnz,) int32 or int64, (N + 1,) of any integer
+    type, all native and contiguous. x_scale: what X is multiplied by. target: None for passes that
+    want none.
     """
     cdef cnp.ndarray X, data, indices, indptr
     cdef Target target

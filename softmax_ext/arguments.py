@@ -352,6 +352,37 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     return x, w, bias
 
 
+def beside_direction(
+    w: Array, bias: Array | None, V: ArrayLike, v: ArrayLike | None
+) -> tuple[Array, Array | None, Array, Array | None]:
+    """W and b from `as_layer` in the compute dtype of a direction (V, v) too; and (W V), (b v)."""
+    direction = as_floating("V", V)
+    if direction.shape != w.shape:
+        raise ArgumentValueError(
+            f"V: shape {direction.shape} came, that of W, {w.shape}, was wanted"
+        )
+    shift = None if v is None else as_floating("v", v)
+    if shift is not None:
+        if bias is None:
+            raise ArgumentValueError("v: an array came, but there is no b")
+        if shift.shape != bias.shape:
+            raise ArgumentValueError(
+                f"v: shape {shift.shape} came, that of b, {bias.shape}, was wanted"
+            )
+    dtype = np.result_type(w, direction, *([] if shift is None else [shift]))
+    d, c = w.shape
+    wide = np.empty((d, 2 * c), dtype, "C" if w.flags.c_contiguous else "F")
+    wide[:, :c], wide[:, c:] = w, direction
+    w = w.astype(dtype, copy=False)
+    if bias is None:
+        return w, None, wide, None
+    wide_b = np.zeros(2 * c, dtype)
+    wide_b[:c] = bias
+    if shift is not None:
+        wide_b[c:] = shift
+    return w, bias.astype(dtype, copy=False), wide, wide_b
+
+
 def as_native(a: Array) -> Array:
     """Targets or indices in the form the drivers read one by one: native, float16 as float32."""
     if a.dtype.kind == "f" and a.dtype.itemsize == 2:

@@ -15,7 +15,7 @@ from .arguments import Array, Csr
 from .model import IGNORED_LABEL
 from .ops import Kernels
 from .problem import Evaluation, Problem, label_error
-from .results import LinearCrossEntropyResult
+from .results import HessianProductResult, LinearCrossEntropyResult
 
 
 class ForeignProblem:
@@ -65,6 +65,23 @@ class ForeignProblem:
         """Do what `linear_cross_entropy_with_grad` does; see `Problem`."""
         result: LinearCrossEntropyResult = self._kernels.linear_cross_entropy_with_grad(
             self._X, W, b, self._target, rows=rows, out=out, x_scale=self._x_scale,
+            **self._options, **reduction,
+        )  # fmt: skip
+        return result
+
+    def hessian_product(
+        self,
+        W: Array,
+        b: Array | None,
+        V: Array,
+        v: Array | None,
+        *,
+        out: Any = None,
+        **reduction: str,
+    ) -> HessianProductResult:
+        """Do what `linear_cross_entropy_hvp` does; see `Problem`."""
+        result: HessianProductResult = self._kernels.linear_cross_entropy_hvp(
+            self._X, W, b, self._target, V, v, out=out, x_scale=self._x_scale,
             **self._options, **reduction,
         )  # fmt: skip
         return result

@@ -25,6 +25,7 @@ from .arguments import (
     as_out,
     as_reals,
     as_target,
+    beside_direction,
     check_reduction,
     finite,
     rows_first,
@@ -32,8 +33,17 @@ from .arguments import (
     three_axes,
 )
 from .errors import ArgumentValueError
-from .problem import GRADIENT, LOSS, Problem, check_rows, drivers_target, label_error, refuse_bad
-from .results import CrossEntropyResult, LinearCrossEntropyResult
+from .problem import (
+    GRADIENT,
+    HESSIAN,
+    LOSS,
+    Problem,
+    check_rows,
+    drivers_target,
+    label_error,
+    refuse_bad,
+)
+from .results import CrossEntropyResult, HessianProductResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 ENTROPY, DIVERGENCE, ENTR, REL_ENTR, KL_DIV = range(5)  # enum smx_term
@@ -713,15 +723,96 @@ class Kernels:
         rows: ArrayLike | None,
         with_dX: bool,
         out: Any,
+        direction: tuple[ArrayLike, ArrayLike | None] | None = None,
     ) -> LinearCrossEntropyResult:
+        """The loss, its gradients, or (in dW and db) the product with a direction (V, v)."""
         x, w, bias = as_layer(X, W, b)
+        wide: Any = None
+        if direction is not None:
+            w, bias, *wide = beside_direction(w, bias, *direction)
         if w.shape[1] == 0:
             raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
         problem = Problem(
             self, x, target, w.shape[1], weight=weight, sample_weight=sample_weight,
             ignore_index=ignore_index, label_smoothing=label_smoothing, x_scale=x_scale,
         )  # fmt: skip
-        return problem.run(job, w, bias, rows=rows, reduction=reduction, with_dX=with_dX, out=out)
+        return problem.run(
+            job, w, bias, wide, rows=rows, reduction=reduction, with_dX=with_dX, out=out
+        )
+
+    def linear_cross_entropy_hvp(
+        self,
+        X: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        target: ArrayLike,
+        V: ArrayLike,
+        v: ArrayLike | None = None,
+        *,
+        weight: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        x_scale: float = 1.0,
+        rows: ArrayLike | None = None,
+        out: Any = None,
+    ) -> HessianProductResult:
+        """Hessian of the loss of a linear layer at (W, b), times a direction (V, v).
+
+        Parameters
+        ----------
+        X, W, b, x_scale
+            As for `linear`.
+        target, weight, sample_weight, ignore_index, label_smoothing, reduction, rows
+            As for `linear_cross_entropy_with_grad`. Of a target counts only how much of it there
+            is: whether the row is ignored, and what its weighted probabilities add up to.
+        V : array_like
+            (D, C) direction in which W changes, in C or Fortran order.
+        v : array_like, optional
+            (C,) direction in which b changes; zeros by default.
+        out : tuple or HessianProductResult, optional
+            ``(dW, db)`` or an earlier result: arrays to write to; entries may be None.
+
+        Returns
+        -------
+        HessianProductResult
+            Named tuple ``dW, db`` of float64 if X, W, b, V or v is, else float32. dW has W's memory
+            order; db is None without `b`. With ``reduction="sum"`` both are additive over any split
+            of the rows.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `linear_cross_entropy_with_grad`, and for a `V` or `v` of another shape than W or b.
+            Nothing is written to `out` then.
+
+        Notes
+        -----
+        With u = x_scale * x V + v per row, p = softmax(o) and K = diag(p) - pp':
+        dW = x_scale * sum of x' (s K u), db = sum of s K u, where s is the sum of the row's
+        weighted and smoothed target, 1 for plain labels (and divided by the whole weight with
+        "mean"). K u does not see a number that is added to all of u, so that of the most likely
+        class is taken away first: where a row is nearly sure, its small part keeps its digits.
+        The Hessian is positive semidefinite where no weight is negative; see C. Bishop, "Pattern
+        Recognition and Machine Learning" (2006), section 4.3.4.
+        One pass over X, as for the gradient, with W and V side by side: 1.3 to 1.7 times its time.
+        Workspace as for a gradient of twice the classes, and W and V once more.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import softmax_ext as sx
+        >>> X, V = np.eye(2), [[4.0, 0.0], [0.0, 4.0]]
+        >>> sx.linear_cross_entropy_hvp(X, np.zeros((2, 2)), None, [0, 1], V).dW
+        array([[ 0.5, -0.5],
+               [-0.5,  0.5]])
+        """
+        result = self._linear_cross_entropy(
+            HESSIAN, X, W, b, target, weight, sample_weight, ignore_index, label_smoothing,
+            reduction, x_scale, rows, False, out, (V, v),
+        )  # fmt: skip
+        return HessianProductResult(result.dW, result.db)
 
     # ------------------------------------------------------------------ entropy and divergence
 

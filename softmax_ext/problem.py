@@ -20,18 +20,19 @@ from .arguments import (
     as_rows,
     as_target,
     as_weights,
+    beside_direction,
     check_reduction,
     finite,
     gradient_arrays,
     number_between,
 )
 from .errors import ArgumentValueError
-from .results import LinearCrossEntropyResult
+from .results import HessianProductResult, LinearCrossEntropyResult
 
 if TYPE_CHECKING:
     from .ops import Kernels
 
-LOSS, GRADIENT = 3, 4  # enum Purpose
+LOSS, GRADIENT, HESSIAN = 3, 4, 5  # enum Purpose
 
 # Every so many rows of a sparse X, and never more than 16 times, the sum of gradients starts anew,
 # for it would lose float32's small ones.
@@ -166,6 +167,22 @@ class Problem:
         w, bias = as_layer(self.X, W, b)[1:]
         return self.run(GRADIENT, w, bias, rows=rows, reduction=reduction, with_dX=with_dX, out=out)
 
+    def hessian_product(
+        self,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        V: ArrayLike,
+        v: ArrayLike | None,
+        *,
+        rows: ArrayLike | None = None,
+        reduction: str = "mean",
+        out: Any = None,
+    ) -> HessianProductResult:
+        """Do what `softmax_ext.linear_cross_entropy_hvp` does."""
+        w, bias, wide, wide_b = beside_direction(*as_layer(self.X, W, b)[1:], V, v)
+        result = self.run(HESSIAN, w, bias, (wide, wide_b), rows=rows, reduction=reduction, out=out)
+        return HessianProductResult(result.dW, result.db)
+
     def values_and_gradients(
         self,
         layers: Sequence[tuple[ArrayLike, ArrayLike | None]],
@@ -214,13 +231,17 @@ class Problem:
         job: int,
         w: Array,
         bias: Array | None,
+        wide: tuple[Array, Array | None] | None = None,
         *,
         rows: ArrayLike | None = None,
         reduction: str = "mean",
         with_dX: bool = False,
         out: Any = None,
     ) -> LinearCrossEntropyResult:
-        """Do a LOSS or a GRADIENT for w and bias that `as_layer` has checked."""
+        """Do a LOSS, a GRADIENT or a HESSIAN for w and bias that `as_layer` has checked.
+
+        wide: for a HESSIAN, whose product goes to dW and db, what `beside_direction` says.
+        """
         check_reduction(reduction)
         self._check_classes(w)
         picked = None if rows is None else as_rows(rows, self.n_rows)
@@ -231,17 +252,18 @@ class Problem:
             raise ArgumentValueError(
                 "with_dX: True came with a sparse X, whose gradient would be dense; use X.toarray()"
             )
-        if job == GRADIENT:
+        if job >= GRADIENT:
             dW, db, dX = gradient_arrays(out, (n, *w.shape), w, bias, with_dX)
         total_weight = self.check() if picked is None else self._weigh(picked)
 
+        read = (w, bias) if wide is None else wide
         final = [dW, db, dX]
         if out is not None:
-            dW, db, dX = (None if g is None else self._apart(g, w, bias) for g in final)
+            dW, db, dX = (None if g is None else self._apart(g, *read) for g in final)
         losses = np.zeros(n, w.dtype) if reduction == "none" else None
         if dX is not None:
             dX[...] = 0
-        p = self._pass(job, w, bias, picked, total_weight if reduction == "mean" else 1)
+        p = self._pass(job, *read, picked, total_weight if reduction == "mean" else 1)
         if job == LOSS:
             (loss,), (n_correct,), *bad_at = p.run(threads.get_num_threads(), None, losses)
             refuse_bad(p, self.X, *bad_at, name=self._name)
