@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
-from .arguments import as_array, as_floating, as_matrix, as_native, finite
+from .arguments import as_array, as_floating, as_matrix, as_native, finite, is_bfloat16
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -333,6 +333,8 @@ def as_kernels_like(X: Any) -> Any:
     """Convert once what the kernels would convert in every call."""
     if not isinstance(X, np.ndarray):
         return as_matrix(X)
+    if is_bfloat16(X.dtype):
+        return np.require(X, requirements="A")
     converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
     dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
     return np.require(X, dtype, "A")
