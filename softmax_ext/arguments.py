@@ -261,6 +261,8 @@ class Csr(NamedTuple):
 
 def as_matrix(X: Any) -> Array | Csr:
     """X as an array, or as compressed sparse rows if it has their four attributes."""
+    if type(X) is Csr:
+        return X
     if type(X) is np.ndarray or not all(
         hasattr(X, name) for name in ("indptr", "indices", "data", "shape")
     ):

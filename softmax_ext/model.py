@@ -340,19 +340,6 @@ def as_kernels_like(X: Any) -> Any:
     return np.require(X, dtype, "A")
 
 
-def check_labels(target: NDArray[Any], n_classes: int) -> bool:
-    """Refuse labels outside [0, C) before a fit begins; return whether some rows are ignored."""
-    if target.ndim != 1 or target.size == 0:
-        return False
-    if target.min() >= 0 and target.max() < n_classes:
-        return False
-    ignored = target == IGNORED_LABEL
-    bad = np.flatnonzero(((target < 0) | (target >= n_classes)) & ~ignored)
-    if bad.size:
-        raise IndexError(f"y: label {target[bad[0]]} at row {bad[0]} is outside [0, {n_classes})")
-    return True
-
-
 def check_finite(X: Any, target: NDArray[Any]) -> None:
     """Refuse NaN and infinity in the rows that count of X and of probabilities."""
     # Times 0 they are NaN, in whatever form X is.

@@ -16,7 +16,7 @@ from ..arguments import (
     finite_from_0,
     integer_between,
 )
-from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
 from .lbfgs import minimize_penalised
 from .objective import Objective
@@ -226,7 +226,6 @@ def minimize(
     if N == 0:
         raise ValueError("X: no rows came, at least one was wanted")
     y = as_target(y, (N, C), (N,), "y")
-    check_labels(y, C)
     if sample_weight is not None:
         sample_weight = as_row_weights("sample_weight", sample_weight, N)
     parameters = {"W": W} if b is None else {"W": W, "b": b}
