@@ -45,9 +45,9 @@ class SoftmaxModel:
 
     Notes
     -----
-    Wherever a method takes `X`, that is an array (N, D) of float32, float64, float16, bfloat16 or uint8,
-    or images (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous;
-    or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
+    Wherever a method takes `X`, that is an array (N, D) of float32, float64, float16, bfloat16 or
+    uint8, or images (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if
+    contiguous; or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.

@@ -471,8 +471,9 @@ class Kernels:
         X : array_like
             (N, D) float32 or float64; or uint8, float16 or bfloat16 (of the package ml_dtypes),
             which are taken as they are, without a floating copy, and computed with in W's dtype;
-            other integers become float64. Any memory layout. Or a sparse matrix in CSR form: anything
-            with ``indptr``, ``indices``, ``data`` and ``shape``, such as `scipy.sparse.csr_array`.
+            other integers become float64. Any memory layout. Or a sparse matrix in CSR form:
+            anything with ``indptr``, ``indices``, ``data`` and ``shape``, such as
+            `scipy.sparse.csr_array`.
         W : array_like
             (D, C) weights in C or Fortran order.
         b : array_like, optional
