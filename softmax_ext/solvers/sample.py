@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Array, Csr
+from ..arguments import Array, Csr, widened
 from .objective import Doubles, Floats
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ArraySample:
     def rows(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
         """Yield some of its rows by pieces; see the protocol."""
         for part, x in self._pieces(self._rows[chosen]):
-            yield part, x * self._objective.x_scale
+            yield part, widened(x) * self._objective.x_scale
 
     def probabilities(self, theta: Doubles) -> Floats:
         """Return the probabilities of its rows' classes; see the protocol."""
