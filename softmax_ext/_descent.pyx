@@ -57,10 +57,15 @@ cdef inline double best_shift(const double* x, Py_ssize_t n, double l1, double l
     return best
 
 
+ctypedef fused real:
+    float
+    double
+
+
 def sweep_moments(
-    const float[:, :, ::1] A, const double[::1] factors, const double[:, ::1] V,
+    const real[:, :, ::1] A, const double[::1] factors, const double[:, ::1] V,
     const double[:, :, ::1] B, const double[::1] bound, const double[:, ::1] G,
-    double[:, ::1] X, float[:, ::1] H, const double[:, :, ::1] Y, const double[:, :, ::1] T,
+    double[:, ::1] X, real[:, ::1] H, const double[:, :, ::1] Y, const double[:, :, ::1] T,
     double[::1] v, const double[::1] l1, const double[::1] l2, bint grouped, int rounds,
     double[:, ::1] work,
 ):
@@ -77,9 +82,9 @@ def sweep_moments(
     cdef double* d = &work[1, 0]
     cdef double* x = &work[2, 0]
     cdef double t, u, q, moved, diagonal, norm, decrease, total = 0
-    cdef float f
-    cdef float* h
-    cdef const float* a
+    cdef real f
+    cdef real* h
+    cdef const real* a
     cdef bint changed
     with nogil:
         for j in range(w):
@@ -149,7 +154,7 @@ def sweep_moments(
                 t = 0
                 for c in range(C):
                     t += V[c, r] * d[c]
-                f = <float> (t * factors[r])
+                f = <real> (t * factors[r])
                 h = &H[r, 0]
                 a = &A[r if A.shape[0] > 1 else 0, j, 0]
                 for k in range(w):

@@ -21,6 +21,8 @@ from .objective import Doubles, Floats
 from .penalised import Penalised
 from .standard import Standard
 
+# Moments are of float32, as reading them is what a sweep costs, but for so few of them.
+SMALL = 1 << 16
 # Rows of the sample for each feature: coordinate descent trusts its model more than a line search
 # does that only takes directions from it.
 ROWS_PER_FEATURE = 10
@@ -58,7 +60,10 @@ class Moments:
         self._pairs: list[tuple[Doubles, Doubles, Doubles]] = []
         #: What the model is made of, once it is: axes (C, R) and moments (R or 1, w, w).
         self.axes = np.zeros((objective.losses.shape[1], 0))
-        self.moments: Floats = np.zeros((1, 0, 0), np.float32)
+        n_numbers = self.axes.shape[0] * (self.curvature.D + 1) ** 2
+        is_small = objective.dtype == np.float64 and n_numbers <= SMALL
+        self._dtype = np.dtype(np.float64 if is_small else np.float32)
+        self.moments: Floats = np.zeros((1, 0, 0), self._dtype)
 
     def renew(self, theta: Doubles) -> None:
         """Make the model anew at a point."""
@@ -69,7 +74,6 @@ class Moments:
         values, axes = np.linalg.eigh(mean_K(p, factors))
         self.axes = np.ascontiguousarray(axes[:, 1:])
         width = len(theta)
-        dtype = np.dtype(np.float32)
         self.factors = np.ones(C - 1)
         if curvature.has_moments and C * width**2 * 4 <= MOST_BYTES:
             weights = factors[:, None] * (p @ self.axes**2 - (p @ self.axes) ** 2)
@@ -81,14 +85,14 @@ class Moments:
                 values[1:].mean(), np.finfo(float).tiny
             )
         if curvature.has_moments:
-            self.moments = curvature.moments(chosen, weights, dtype)
+            self.moments = curvature.moments(chosen, weights, self._dtype)
             unseen = np.append(curvature.sample.unseen, np.zeros(width - curvature.D, bool))
             for M, weight in zip(self.moments, weights.sum(axis=0), strict=True):
                 M.flat[:: width + 1] += weight * unseen
             diagonals = self.moments.diagonal(axis1=1, axis2=2).astype(np.float64)
         else:
             # The features are taken for independent.
-            self.moments = np.zeros((1, width, 0), np.float32)
+            self.moments = np.zeros((1, width, 0), self._dtype)
             diagonals = np.full((1, width), weights.sum())
         scaled = self.factors[:, None] * diagonals
         self._blocks = np.einsum("cr,rj,er->jce", self.axes, scaled, self.axes)
@@ -100,7 +104,7 @@ class Moments:
         if not self.curvature.has_moments:
             result: Doubles = np.einsum("jce,je->jc", self._blocks, v)
             return result
-        narrow = rotated.astype(np.float32)[:, :, None]
+        narrow = rotated.astype(self._dtype)[:, :, None]
         return np.matmul(self.moments, narrow)[:, :, 0].astype(np.float64).T @ self.axes.T
 
     def add(self, step: Doubles, change: Doubles) -> None:
@@ -159,7 +163,7 @@ class Moments:
         else:
             bound = np.zeros(len(theta))
         width, C = theta.shape
-        H = np.zeros((self.axes.shape[1], width if self.curvature.has_moments else 0), np.float32)
+        H = np.zeros((self.axes.shape[1], width if self.curvature.has_moments else 0), self._dtype)
         v = np.zeros(Y.shape[2])
         work = np.zeros((4, C))
         first = 0.0

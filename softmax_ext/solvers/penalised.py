@@ -55,8 +55,9 @@ class Penalised:
         away; of absolute values it is not the mean that is least. What is too large is infinite.
         """
         with np.errstate(all="ignore"):
-            if self.sparse is None:
-                theta = theta - theta.mean(axis=1, keepdims=True)
+            free = slice(None) if self.sparse is None else slice(self.n_features, None)
+            theta = theta.copy()
+            theta[free] -= theta[free].mean(axis=1, keepdims=True)
             return theta.astype(dtype or self.dtype).astype(np.float64)
 
     def loss_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:

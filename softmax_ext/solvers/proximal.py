@@ -61,7 +61,7 @@ class _Fit:
         targets = self._targets()
         assert objective.sparse is not None
         self._certificate = Certificate(objective.sparse, targets)
-        if targets is not None and not theta[:-1].any():
+        if targets is not None and theta.shape[1] > 1 and not theta[:-1].any():
             shares = targets[-1] / targets[-1].sum()
             theta[-1] = np.log(np.maximum(shares, LEAST_SHARE))
             theta = objective.representable(theta)
