@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array, Csr
+from ..foreign import problem_of
 from ..results import LinearCrossEntropyResult
 from .objective import Doubles, Evaluation, Floats, split
 from .sample import ArraySample
@@ -29,7 +30,7 @@ class ArrayObjective:
     X : ndarray (N, D) or Csr
         Never copied.
     y : ndarray (N,) or (N, C)
-        Labels, checked; or probabilities.
+        Labels, which are checked; or probabilities.
     sample_weight : ndarray (N,) of float64, or None
         At least 0.
     n_classes, has_intercept, dtype
@@ -61,15 +62,17 @@ class ArrayObjective:
         self._values: Array = X.data if isinstance(X, Csr) else X
         self.cost = 2 * self._values.size * n_classes + CALL_COST
         self._y = y
-        self._options = {"x_scale": x_scale, "label_smoothing": label_smoothing}
         self._kernels = kernels
+        self._problem = problem_of(
+            kernels, X, y, n_classes, sample_weight=sample_weight,
+            label_smoothing=label_smoothing, x_scale=x_scale,
+        )  # fmt: skip
+        self._problem.check()
         self._is_checked = False
         self._compute_in(dtype)
 
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        if self._y.ndim == 2:
-            self._y = self._y.astype(dtype, copy=False)
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
         self._direction: Floats | None = None
 
@@ -84,10 +87,7 @@ class ArrayObjective:
         self._theta[...] = theta
         W, b = split(self._theta, self.has_intercept)
         out = split(self._gradient, self.has_intercept)
-        result = self._kernels.linear_cross_entropy_with_grad(
-            self.X, W, b, self._y, out=out, sample_weight=self.sample_weight, reduction="sum",
-            **self._options,
-        )  # fmt: skip
+        result = self._problem.value_and_gradient(W, b, out=out, reduction="sum")
         if not self._is_checked:
             self._check(result)
             self._is_checked = True
@@ -101,10 +101,8 @@ class ArrayObjective:
         self._theta[...], self._direction[...] = theta, V
         W, b = split(self._theta, self.has_intercept)
         out = split(self._product, self.has_intercept)
-        self._kernels.linear_cross_entropy_hvp(
-            self.X, W, b, self._y, *split(self._direction, self.has_intercept), out=out,
-            sample_weight=self.sample_weight, reduction="sum", **self._options,
-        )  # fmt: skip
+        V, v = split(self._direction, self.has_intercept)
+        self._problem.hessian_product(W, b, V, v, out=out, reduction="sum")
         return self._product
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
