@@ -222,6 +222,7 @@ cdef class LinearPass(Pass):
     cdef Scratch w_scratch, sums_scratch
     cdef int x_code, x_type             # in memory; and of the rows that the leaves get
     cdef bint direct, by_rows, w_direct
+    cdef bint in_rows                   # rows of X are read as they lie, perhaps to be widened
     cdef public cnp.ndarray next_rows   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
     cdef bint shared                    # several threads take parts of this pass
@@ -257,10 +258,9 @@ cdef class LinearPass(Pass):
         self.ldr = odd_lines(self.width, self.size)
         stored = type_of(self.x_code, self.f64)
         self.direct = (self.d >= self.k.lanes and self.xc == X.itemsize and
-                       (stored == SMX_REAL or
-                        (self.width <= self.k.stored_most and (stored == SMX_U8 or
-                         ((stored == SMX_F16 or stored == SMX_BF16) and not self.f64)))))
+                       self.width <= self.k.direct_most[stored])
         self.x_type = stored if self.direct else SMX_REAL
+        self.in_rows = self.direct or (stored != SMX_REAL and self.xc == X.itemsize)
         self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
         self.panelled = w_bytes > self.k.resident_bytes
@@ -552,7 +552,7 @@ cdef class LinearPass(Pass):
             xp[r] = self.x_data + rows.a[r] * self.xr
         if not self.direct:
             stored = type_of(self.x_code, sizeof(real) == 8)
-            if stored != SMX_REAL and stored != SMX_F32 and self.xc == cnp.PyArray_ITEMSIZE(self.X):
+            if self.in_rows:
                 self.k.widen(stored, n, d, xp, xs, ldw)
             elif stored == SMX_REAL:
                 if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
@@ -581,7 +581,7 @@ cdef class LinearPass(Pass):
         if at >= self.n and self.next_rows is not None:
             pick = <const int64_t *>cnp.PyArray_DATA(self.next_rows)
             at, hi = 0, cnp.PyArray_DIMS(self.next_rows)[0]
-        if not self.direct or at >= hi:
+        if not self.in_rows or at >= hi:
             return NULL
         w.coming.n = min(self.row_block, hi - at)
         for r in range(w.coming.n):

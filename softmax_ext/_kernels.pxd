@@ -24,7 +24,7 @@ cdef extern from "smx.h":
         smx_idx cols_max
         smx_idx rows_from
         smx_idx row_block, row_block_wide, row_block_most
-        smx_idx stored_most
+        smx_idx direct_most[5]
         smx_idx resident_bytes, panel_bytes
         smx_idx turned
         void transpose(smx_idx n, smx_idx m, const void *src, smx_idx lds,

@@ -21,6 +21,20 @@ cdef inline bint passes(object given, int ndim, int kind) noexcept:
         or (kind == INTEGER and cnp.PyArray_ISINTEGER(a)))
 
 
+cdef inline int gate_of_X(object X, int kind) except -2:
+    """The smx_type of an X (N, D) that comes through the gate, for computing in `kind`; or -1."""
+    if passes(X, 2, kind):
+        return SMX_REAL
+    if passes(X, 2, cnp.NPY_UINT8):
+        return SMX_U8
+    if passes(X, 2, cnp.NPY_FLOAT16):
+        return SMX_F16
+    if (cnp.PyArray_CheckExact(X) and cnp.PyTypeNum_ISUSERDEF(cnp.PyArray_TYPE(<cnp.ndarray>X))
+            and plain(<cnp.ndarray>X, 2) and code_of(<cnp.ndarray>X) == BF16):
+        return SMX_BF16
+    return -1
+
+
 cdef inline bint passes_bias(object b, int kind, idx c) noexcept:
     return b is None or (passes(b, 1, kind) and (<cnp.ndarray>b).shape[0] == c)
 
@@ -132,13 +146,13 @@ cdef class Quick:
         """linear, predict_proba or predict of a few rows."""
         cdef cnp.ndarray x, w, bias = None, out
         cdef cnp.npy_intp[2] shape
-        cdef int kind
+        cdef int kind, stored
         if not (passes(W, 2, FLOATING) and type(x_scale) is float and x_scale - x_scale == 0):
             return None
         w = <cnp.ndarray>W
         kind = cnp.PyArray_TYPE(w)
-        if not ((passes(X, 2, kind) or passes(X, 2, cnp.NPY_UINT8))
-                and passes_bias(b, kind, w.shape[1])):
+        stored = gate_of_X(X, kind)
+        if stored < 0 or not passes_bias(b, kind, w.shape[1]):
             return None
         x, bias = <cnp.ndarray>X, b
         if (x.shape[0] > SMX_QUICK_ROWS or x.shape[0] == 0 or x.shape[1] != w.shape[0]
@@ -150,9 +164,9 @@ cdef class Quick:
         else:
             out = cnp.PyArray_EMPTY(2, shape, kind, 0)
         if kind == cnp.NPY_FLOAT32:
-            small_forward[float](self.f32, job, x, w, bias, x_scale, out, NULL)
+            small_forward[float](self.f32, job, stored, x, w, bias, x_scale, out, NULL)
         else:
-            small_forward[double](self.f64, job, x, w, bias, x_scale, out, NULL)
+            small_forward[double](self.f64, job, stored, x, w, bias, x_scale, out, NULL)
         return out
 
     def examples(self, object X, object W, object target, object weight, object sample_weight,
@@ -161,7 +175,7 @@ cdef class Quick:
         cdef cnp.ndarray x, t, sample = None
         cdef bint hard = passes(target, 1, INTEGER)
         cdef idx c
-        if not (passes(W, 2, FLOATING) and (passes(X, 2, FLOATING) or passes(X, 2, cnp.NPY_UINT8))
+        if not (passes(W, 2, FLOATING) and (passes(X, 2, FLOATING) or gate_of_X(X, cnp.NPY_FLOAT32) >= 0)
                 and (hard or passes(target, 2, FLOATING))
                 and type(ignore_index) is int and (hard or ignore_index < 0)
                 and type(label_smoothing) is float and 0 <= label_smoothing <= 1
@@ -269,8 +283,8 @@ cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, bint first, const
         at += m
 
 
-cdef void small_forward(smx_leaves *k, int job, cnp.ndarray x, cnp.ndarray w, cnp.ndarray bias,
-                        double scale, cnp.ndarray out, real *tag) noexcept:
+cdef void small_forward(smx_leaves *k, int job, int stored, cnp.ndarray x, cnp.ndarray w,
+                        cnp.ndarray bias, double scale, cnp.ndarray out, real *tag) noexcept:
     cdef double block[SMX_QUICK_BLOCK]
     cdef double maxima[SMX_MOST_LANES]
     cdef int32_t arg[SMX_MOST_LANES]
@@ -278,9 +292,8 @@ cdef void small_forward(smx_leaves *k, int job, cnp.ndarray x, cnp.ndarray w, cn
     cdef real *mx = <real *>maxima
     cdef idx n = x.shape[0], d = x.shape[1], c = w.shape[1], ldl = max(k.lanes, SMX_QUICK_ROWS), r
     memset(block, 0, sizeof(block))
-    k.logits_few(cnp.PyArray_TYPE(x) == cnp.NPY_UINT8, n, d, c, cnp.PyArray_DATA(x), d,
-                 cnp.PyArray_DATA(w), scale, NULL if bias is None else cnp.PyArray_DATA(bias),
-                 L, ldl)
+    k.logits_few(stored, n, d, c, cnp.PyArray_DATA(x), d, cnp.PyArray_DATA(w), scale,
+                 NULL if bias is None else cnp.PyArray_DATA(bias), L, ldl)
     if job == PREDICT:
         k.argmax_cols(n, c, L, ldl, mx, arg)
         for r in range(n):

@@ -70,20 +70,12 @@ class ForeignProblem:
         return result
 
     def hessian_product(
-        self,
-        W: Array,
-        b: Array | None,
-        V: Array,
-        v: Array | None,
-        *,
-        out: Any = None,
-        **reduction: str,
+        self, W: Array, b: Array | None, V: Array, v: Array | None, **options: Any
     ) -> HessianProductResult:
         """Do what `linear_cross_entropy_hvp` does; see `Problem`."""
         result: HessianProductResult = self._kernels.linear_cross_entropy_hvp(
-            self._X, W, b, self._target, V, v, out=out, x_scale=self._x_scale,
-            **self._options, **reduction,
-        )  # fmt: skip
+            self._X, W, b, self._target, V, v, x_scale=self._x_scale, **self._options, **options
+        )
         return result
 
 

@@ -78,9 +78,9 @@ typedef struct {
     /* Rows of a block of the fused loop: with up to 64 classes, with up to 256, and with more, whose
        W has to be read again for each block. */
     smx_idx row_block, row_block_wide, row_block_most;
-    /* Up to so many classes the products read rows as they are stored (smx_type); for more, rows of
-       another type are widened first. */
-    smx_idx stored_most;
+    /* By smx_type of X: up to so many columns of W the products read its rows as they lie. For more,
+       rows are widened first, where each tile of columns would do it again. */
+    smx_idx direct_most[SMX_F32 + 1];
     /* Up to so many bytes W stays in memory as the leaves like it; of more, panels of about so many
        bytes are packed as they come. */
     smx_idx resident_bytes, panel_bytes;
@@ -90,7 +90,7 @@ typedef struct {
     /* dst[j*ldd + i] = src[i*lds + j] for i < n, j < m. */
     void (*transpose)(smx_idx n, smx_idx m, const void *src, smx_idx lds, void *dst, smx_idx ldd);
 
-    /* n rows of real from n rows of U8, F16 or BF16: dst[i*ldd + j] = src[i][j], j < d. */
+    /* n rows of real from n rows of any other type: dst[i*ldd + j] = src[i][j], j < d. */
     void (*widen)(int type, smx_idx n, smx_idx d, const void *const *src, void *dst, smx_idx ldd);
 
     /* Class-major softmax of n rows and c classes.
@@ -127,7 +127,8 @@ typedef struct {
                         smx_ahead *ahead);
 
     /* The same as logits, to the bit, for a few rows where turning W would cost more than the work:
-       x (n, d) of REAL or U8, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
+       x (n, d) of REAL, U8, F16 or BF16, ldx apart; W (d, c) contiguous, times scale; n lanes of L
+       written. */
     void (*logits_few)(int type, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                        const void *W, double scale, const void *b, void *L, smx_idx ldl);
 

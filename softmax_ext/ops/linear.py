@@ -41,9 +41,11 @@ class LinearLayer(Handle):
         Parameters
         ----------
         X : array_like
-            (N, D) float32, float64 or uint8 (taken as it is, without a floating copy); other
-            integers become float64. Any memory layout. Or a sparse matrix in CSR form: anything
-            with ``indptr``, ``indices``, ``data`` and ``shape``, such as `scipy.sparse.csr_array`.
+            (N, D) float32 or float64; or uint8, float16 or bfloat16 (of the package ml_dtypes),
+            which are taken as they are, without a floating copy, and computed with in W's dtype;
+            other integers become float64. Any memory layout. Or a sparse matrix in CSR form:
+            anything with ``indptr``, ``indices``, ``data`` and ``shape``, such as
+            `scipy.sparse.csr_array`.
         W : array_like
             (D, C) weights in C or Fortran order.
         b : array_like, optional

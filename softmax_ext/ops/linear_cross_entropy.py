@@ -8,14 +8,13 @@ from numpy.typing import ArrayLike
 
 from .. import threads
 from ..arguments import (
+    Array,
     as_layer,
-    beside_direction,
 )
 from ..errors import ArgumentValueError
 from ..handle import Handle
 from ..problem import (
     GRADIENT,
-    HESSIAN,
     LOSS,
     Problem,
 )
@@ -164,22 +163,11 @@ class LinearCrossEntropy(Handle):
         rows: ArrayLike | None,
         with_dX: bool,
         out: Any,
-        direction: tuple[ArrayLike, ArrayLike | None] | None = None,
     ) -> LinearCrossEntropyResult:
-        """The loss, its gradients, or (in dW and db) the product with a direction (V, v)."""
-        x, w, bias = as_layer(X, W, b)
-        wide: Any = None
-        if direction is not None:
-            w, bias, *wide = beside_direction(w, bias, *direction)
-        if w.shape[1] == 0:
-            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
-        problem = Problem(
-            self, x, target, w.shape[1], weight=weight, sample_weight=sample_weight,
-            ignore_index=ignore_index, label_smoothing=label_smoothing, x_scale=x_scale,
-        )  # fmt: skip
-        return problem.run(
-            job, w, bias, wide, rows=rows, reduction=reduction, with_dX=with_dX, out=out
+        problem, w, bias = self._problem(
+            X, W, b, target, weight, sample_weight, ignore_index, label_smoothing, x_scale
         )
+        return problem.run(job, w, bias, rows=rows, reduction=reduction, with_dX=with_dX, out=out)
 
     def linear_cross_entropy_hvp(
         self,
@@ -249,8 +237,29 @@ class LinearCrossEntropy(Handle):
         array([[ 0.5, -0.5],
                [-0.5,  0.5]])
         """
-        result = self._linear_cross_entropy(
-            HESSIAN, X, W, b, target, weight, sample_weight, ignore_index, label_smoothing,
-            reduction, x_scale, rows, False, out, (V, v),
+        problem, w, bias = self._problem(
+            X, W, b, target, weight, sample_weight, ignore_index, label_smoothing, x_scale
+        )
+        return problem.hessian_product(w, bias, V, v, rows=rows, reduction=reduction, out=out)
+
+    def _problem(
+        self,
+        X: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        target: ArrayLike,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int,
+        label_smoothing: float,
+        x_scale: float,
+    ) -> tuple[Problem, Array, Array | None]:
+        """The problem of one call, and W and b in the compute dtype."""
+        x, w, bias = as_layer(X, W, b)
+        if w.shape[1] == 0:
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        problem = Problem(
+            self, x, target, w.shape[1], weight=weight, sample_weight=sample_weight,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, x_scale=x_scale,
         )  # fmt: skip
-        return HessianProductResult(result.dW, result.db)
+        return problem, w, bias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,8 @@ class ArrayObjective:
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
-        self._direction: Floats | None = None
+        # Of products with the Hessian, which few solvers ask for: the direction, the product.
+        self._of_product: Array | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -95,15 +96,15 @@ class ArrayObjective:
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
         """Return the Hessian at a point times a direction; see the protocol."""
-        if self._direction is None:
-            self._direction = np.empty(self.shape, self.dtype)
-            self._product = np.empty(self.shape, self.dtype)
-        self._theta[...], self._direction[...] = theta, V
-        W, b = split(self._theta, self.has_intercept)
-        out = split(self._product, self.has_intercept)
-        V_used, v = split(self._direction, self.has_intercept)
-        self._problem.hessian_product(W, b, V_used, v, out=out, reduction="sum")
-        return self._product
+        if self._of_product is None:
+            self._of_product = np.empty((2, *self.shape), self.dtype)
+        direction, product = self._of_product
+        self._theta[...], direction[...] = theta, V
+        self._problem.hessian_product(
+            *split(self._theta, self.has_intercept), *split(direction, self.has_intercept),
+            out=split(product, self.has_intercept), reduction="sum",
+        )  # fmt: skip
+        return cast(Floats, product)
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""

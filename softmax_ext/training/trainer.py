@@ -120,7 +120,8 @@ class Trainer(Settings):
         model : SoftmaxModel
             What to train, from the weights it has. (After `resume`: from those of the checkpoint.)
         X : array_like, shape (N, D) or (N, h, w, ...)
-            Examples or images: float32, float64 or uint8; other integers are converted once.
+            Examples or images: float32, float64, float16, bfloat16 or uint8; other integers are
+            converted once.
             Or a sparse matrix (N, D) in CSR form.
         y : array_like, shape (N,) or (N, C)
             Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them.
