@@ -85,6 +85,16 @@ class SmallSoftmax:
     def __call__(self, mode: int, given: Any, axis: Any) -> _Array | None: ...
 
 @final
+class SmallDivergence:
+    def __init__(self, isa: str) -> None: ...
+    def __call__(self, what: int, given_x: Any, given_y: Any, axis: Any) -> Any: ...
+
+@final
+class SmallTerms:
+    def __init__(self, isa: str) -> None: ...
+    def __call__(self, what: int, given_x: Any, given_y: Any) -> Any: ...
+
+@final
 class CrossEntropy(RowsJob):
     def __init__(
         self, isa: str, x: _Array, t: Target, out: _Array | None, losses: _Array | None

@@ -102,6 +102,8 @@ class Kernels:
         self._small_softmax = _kernels.SmallSoftmax(isa)
         self._small_cross_entropy = _kernels.SmallCrossEntropy(isa)
         self._small_forward = _kernels.SmallForward(isa)
+        self._small_divergence = _kernels.SmallDivergence(isa)
+        self._small_terms = _kernels.SmallTerms(isa)
         self._small_gradient = _kernels.SmallGradient(isa, LinearCrossEntropyResult)
 
     def __repr__(self) -> str:
@@ -840,6 +842,9 @@ class Kernels:
         >>> round(float(sx.entropy([0.5, 0.5])), 6)
         0.693147
         """
+        quick = self._small_divergence(ENTROPY, p, p, axis)
+        if quick is not None:
+            return quick
         a, half = self._prepare(p)
         return self._divergence(ENTROPY, [a], axis, half)
 
@@ -876,6 +881,9 @@ class Kernels:
         >>> float(sx.kl_divergence([0.5, 0.5], [0.5, 0.5]))
         0.0
         """
+        quick = self._small_divergence(DIVERGENCE, p, q, axis)
+        if quick is not None:
+            return quick
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
         dtype = np.result_type(a, b)
