@@ -843,6 +843,9 @@ class Kernels:
         >>> round(float(sx.entropy([0.5, 0.5])), 6)
         0.693147
         """
+        quick = self._quick.divergence(ENTROPY, p, p, axis)
+        if quick is not None:
+            return quick
         a, half = self._prepare(p)
         return self._divergence(ENTROPY, [a], axis, half)
 
@@ -879,6 +882,9 @@ class Kernels:
         >>> float(sx.kl_divergence([0.5, 0.5], [0.5, 0.5]))
         0.0
         """
+        quick = self._quick.divergence(DIVERGENCE, p, q, axis)
+        if quick is not None:
+            return quick
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
         dtype = np.result_type(a, b)
