@@ -49,6 +49,9 @@ class Divergence(Handle):
         >>> round(float(sx.entropy([0.5, 0.5])), 6)
         0.693147
         """
+        quick = self._quick.divergence(ENTROPY, p, p, axis)
+        if quick is not None:
+            return quick
         a, half = prepare(p)
         return self._divergence(ENTROPY, [a], axis, half)
 
@@ -85,6 +88,9 @@ class Divergence(Handle):
         >>> float(sx.kl_divergence([0.5, 0.5], [0.5, 0.5]))
         0.0
         """
+        quick = self._quick.divergence(DIVERGENCE, p, q, axis)
+        if quick is not None:
+            return quick
         a, half_a = prepare(p)
         b, half_b = prepare(q)
         dtype = np.result_type(a, b)
