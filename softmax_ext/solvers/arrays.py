@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import Array, Csr
+from ..model import described
 from ..results import LinearCrossEntropyResult
 from .objective import Doubles, Evaluation, Floats, split
 from .sample import ArraySample
@@ -118,6 +119,11 @@ class ArrayObjective:
         else:
             weight *= self._y.sum(axis=1)
         return ArraySample(self, weight / weight.sum(), n, by_length)
+
+    def description(self) -> str:
+        """Return what a resumed fit recognises the data by; X itself is not read."""
+        arrays = (self._y, self.sample_weight)
+        return described(self._values.dtype, self.X.shape, arrays)
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""

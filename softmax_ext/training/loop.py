@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..model import accuracy_of
 from . import checkpoint
 from .callbacks import StopTraining, TrainingEvent, listeners
 from .data import TrainingData, naming_validation_data
@@ -20,6 +20,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..results import LinearCrossEntropyResult
+    from .block_data import BlockData
 
 
 class Loop:
@@ -33,8 +34,8 @@ class Loop:
         self,
         settings: Settings,
         run: Run,
-        data: TrainingData,
-        validation: TrainingData | None,
+        data: TrainingData | BlockData,
+        validation: TrainingData | BlockData | None,
         kernels: Any,
         report_divergence: Callable[[HistoryRow, str], None],
     ) -> None:
@@ -67,7 +68,6 @@ class Loop:
     def _run_minibatches(self) -> None:
         """Step through the epoch's minibatches, from the first that has not been done."""
         settings, run, data = self.settings, self.run, self.data
-        X, target, sample_weight = data.X, data.target, data.sample_weight
         W, b, x_scale = run.model.W, run.model.b, run.model.x_scale
         loss_and_gradient = self.kernels.linear_cross_entropy_with_grad
         batch_size, rate = settings.batch_size, settings.rate(run.epoch + 1)
@@ -76,24 +76,23 @@ class Loop:
             # Not in the last epoch only: resumed with other epochs this may be the last.
             run.sgd.start_averaging()
         started = time.perf_counter() - run.seconds
-        order = run.draw_order(data.n_rows, settings.shuffle)
+        minibatches = data.minibatches(run, batch_size, settings.shuffle)
         try:
             # A run that diverges is reported once, not by NumPy in every step.
-            with np.errstate(over="ignore", invalid="ignore"):
-                for start in range(run.batch * batch_size, data.n_rows, batch_size):
-                    rows = order[start : start + batch_size]
+            with np.errstate(over="ignore", invalid="ignore"), contextlib.closing(minibatches):
+                for part, rows in minibatches:
                     result = loss_and_gradient(
-                        X, W, b, target,
-                        sample_weight=sample_weight, x_scale=x_scale, rows=rows, out=result,
+                        part.X, W, b, part.target,
+                        sample_weight=part.sample_weight, x_scale=x_scale, rows=rows, out=result,
                         label_smoothing=settings.label_smoothing,
                     )  # fmt: skip
                     if result.total_weight:
-                        data.check_loss(result.loss)
+                        part.check_loss(result.loss)
                     else:
                         _set_to_zero(result)
                     self.guard.hold()
                     run.sgd.step((result.dW, result.db), rate)
-                    run.count(result, data.n_counted(rows))
+                    run.count(result, part.n_counted(rows))
                     self.guard.release()
                     if self.on_batch_end:
                         run.seconds = time.perf_counter() - started
@@ -132,13 +131,8 @@ class Loop:
         """Return loss and accuracy of the validation data."""
         if self.validation is None:
             return math.nan, math.nan
-        X, target, model = self.validation.X, self.validation.target, self.run.model
-        W, b, x_scale = model.W, model.b, model.x_scale
-        loss: float = self.kernels.linear_cross_entropy(X, W, b, target, x_scale=x_scale)
-        accuracy = accuracy_of(self.kernels.predict(X, W, b, x_scale=x_scale), target)
         with naming_validation_data():
-            self.validation.check_loss(loss)
-        return loss, accuracy
+            return self.validation.score(self.run.model, self.kernels)
 
     def _batch_event(self) -> TrainingEvent:
         run = self.run

@@ -1,0 +1,185 @@
+"""The objective of rows that are read piece by piece."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arguments import Array, Csr
+from ..datasets._parts import Piece
+from ..datasets.blocks import Blocks, compute_dtype
+from .arrays import CALL_COST, ArrayObjective
+from .objective import Doubles, Evaluation
+from .pieces import (
+    Moments,
+    PieceMaker,
+    Sum,
+    evaluated,
+    is_finite,
+    moments_of,
+    refuse_not_finite,
+    row_weights,
+)
+from .reservoir import Reservoir, SampleOfPieces, bytes_of_row, sample_rows
+
+
+class BlocksObjective:
+    """The losses of the rows of `Blocks`: one reading in each evaluation.
+
+    Keeps the protocol `objective.Objective`. Of the rows no more than the pieces at hand and a
+    sample are in memory; the sample is drawn in the first reading.
+    """
+
+    def __init__(self, blocks: Blocks, make: PieceMaker) -> None:
+        self._blocks = blocks
+        self._make = make
+        self.has_intercept, self.dtype = make.has_intercept, make.dtype
+        self.shape = (make.n_features + make.has_intercept, make.n_classes)
+        self.is_sparse = blocks.is_sparse
+        self._survey: _Survey | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, those without weight among them."""
+        return self._blocks.n_rows
+
+    @property
+    def cost(self) -> float:
+        """How long an evaluation takes, in multiplications, beside the reading."""
+        n = self._surveyed().n_values
+        return 2 * n * self.shape[1] + CALL_COST * self._blocks.n_pieces
+
+    def value_and_gradient(self, theta: Doubles) -> Evaluation:
+        """Evaluate at a point; see the protocol."""
+        return self.values_and_gradients([theta])[0]
+
+    def values_and_gradients(self, thetas: Sequence[Doubles]) -> list[Evaluation]:
+        """Evaluate at several points in one reading."""
+        sums = [Sum(self.shape) for _ in thetas]
+        survey = None if self._survey is not None else _Survey(self.shape[0] - self.has_intercept)
+        with contextlib.closing(self._blocks.pieces(self._make)) as pieces:
+            for k, _, piece in pieces:
+                parts = evaluated(piece, thetas)
+                if survey is not None:
+                    survey.add(piece)
+                    if not all(map(is_finite, parts)):
+                        self._blocks.naming(k, refuse_not_finite, piece)
+                for total, part in zip(sums, parts, strict=True):
+                    total.add(part)
+        if survey is not None:
+            if sums[0].total_weight == 0:
+                raise ValueError(NOTHING_COUNTS)
+            self._survey = survey
+        return [total.evaluation() for total in sums]
+
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Doubles:
+        """Return the Hessian at a point times a direction; see the protocol."""
+        total = np.zeros(self.shape)
+        for piece in self._pieces():
+            total += piece.hessian_product(theta, V)
+        return total
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the features' means and deviations; see the protocol."""
+        moments = self._moments(None)
+        x_scale = self._make.x_scale
+        return moments.mean * x_scale, moments.deviations() * abs(x_scale)
+
+    def sample(self, n: int, *, by_length: bool) -> SampleOfPieces:
+        """Draw n rows by their weight, of those that were drawn first; see the protocol."""
+        rows, weight = self._surveyed().reservoir.drawn()
+        return SampleOfPieces(
+            sampled_objective(self._make, rows), weight / weight.sum(), n, by_length, self._moments,
+            is_all=rows.shape[0] == self.n_rows,
+        )  # fmt: skip
+
+    def in_float64(self) -> BlocksObjective:
+        """Return the same sum, computed in float64."""
+        wide = copy.copy(self)
+        wide.dtype = np.dtype(np.float64)
+        wide._make = self._make._replace(dtype=wide.dtype)
+        return wide
+
+    def description(self) -> str:
+        """Return what a resumed fit recognises the data by; takes a reading, if there was none."""
+        self._surveyed()
+        return self._blocks.description()
+
+    def _pieces(self) -> Iterator[ArrayObjective]:
+        """Read the pieces, as objectives."""
+        with contextlib.closing(self._blocks.pieces(self._make)) as pieces:
+            for _, _, piece in pieces:
+                yield piece
+
+    def _surveyed(self) -> _Survey:
+        """What the first reading found; of a fit that was resumed, a reading finds it now."""
+        if self._survey is None:
+            survey = _Survey(self.shape[0] - self.has_intercept)
+            for piece in self._pieces():
+                survey.add(piece)
+            self._survey = survey
+        return self._survey
+
+    def _moments(self, features: NDArray[np.intp] | None) -> Moments:
+        """Return the moments of all rows; those of a sparse X are known from the first reading."""
+        if features is None and self._survey is not None and self.is_sparse:
+            return self._survey.moments
+        total = Moments(self.shape[0] - self.has_intercept if features is None else len(features))
+        for piece in self._pieces():
+            total.add(moments_of(piece, features))
+        return total
+
+
+NOTHING_COUNTS = (
+    "y, sample_weight: no row that counts came, at least one label that does, of a weight above 0, "
+    "was wanted"
+)
+
+
+class _Survey:
+    """What the first reading finds beside loss and gradient."""
+
+    def __init__(self, n_features: int) -> None:
+        self.reservoir: Reservoir
+        self.n_values = 0
+        self.moments = Moments(n_features)
+
+    def add(self, piece: ArrayObjective) -> None:
+        if not self.n_values:
+            self.reservoir = Reservoir(sample_rows(bytes_of_row(piece.X)))
+        self.reservoir.add(piece.X, row_weights(piece))
+        if isinstance(piece.X, Csr):
+            self.moments.add(moments_of(piece))
+        self.n_values += piece._values.size
+
+
+def sampled_objective(make: PieceMaker, rows: Array | Csr) -> ArrayObjective:
+    """Return an objective that knows sampled rows, but not their labels."""
+    labels = np.zeros(rows.shape[0], np.uint8)
+    return make._replace(classes=None)(Piece(rows, labels, None))
+
+
+def blocks_objective(
+    blocks: Blocks,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    *,
+    classes: NDArray[Any] | None,
+    x_scale: float,
+    label_smoothing: float,
+    kernels: Any,
+) -> BlocksObjective:
+    """Return the objective of blocks for parameters like W and b."""
+    D, C = W.shape
+    if blocks.n_features != D:
+        raise ValueError(
+            f"X: pieces of width {blocks.n_features} came, {D}, as W has rows, was wanted"
+        )
+    dtype = compute_dtype(blocks.dtype, W.dtype if b is None else np.result_type(W, b))
+    make = PieceMaker(D, C, b is not None, dtype, x_scale, label_smoothing, classes, kernels)
+    return BlocksObjective(blocks, make)
