@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .lbfgs import minimize_penalised
 from .objective import Objective
 from .penalised import Penalised
 from .result import FitResult
+from .standardised import Standardised
 
 
 def fit_lbfgs(
@@ -33,6 +35,7 @@ def fit_lbfgs(
     tol: float = 1e-4,
     max_iter: int = 1000,
     sample_weight: ArrayLike | None = None,
+    standardize: bool = False,
     callback: Callable[[FitResult], object] | None = None,
 ) -> FitResult:
     """Bring a model to its regularised optimum, from the weights that it has.
@@ -57,6 +60,11 @@ def fit_lbfgs(
         Most iterations.
     sample_weight : array_like, shape (N,), optional
         Factors of the rows' losses, at least 0.
+    standardize : bool, optional
+        Penalise the weights of features that are centred and divided by their deviations, by
+        `sample_weight`, as those of ``StandardScaler`` are; without intercepts only divided, as
+        then nothing makes up for a mean. Folded into W and b, which take `X` as it is. A feature
+        that never changes is not divided.
     callback : callable, optional
         Called with a `FitResult` after each iteration (``nit``, ``fun``, ``grad_norm``, ``W``,
         ``b``; the arrays are valid during the call only). ``raise StopIteration`` ends the fit.
@@ -64,7 +72,7 @@ def fit_lbfgs(
     Returns
     -------
     FitResult
-        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
 
     Raises
     ------
@@ -116,6 +124,7 @@ def fit_lbfgs(
             x_scale=model.x_scale,
             tol=tol,
             max_iter=max_iter,
+            standardize=standardize,
             callback=remember,
             kernels=model.kernels,
         )
@@ -141,6 +150,7 @@ def minimize(
     max_iter: int = 100,
     label_smoothing: float = 0.0,
     callback: Callable[[FitResult], object] | None = None,
+    standardize: bool = False,
     precondition: bool = True,
     kernels: Any = None,
 ) -> FitResult:
@@ -172,6 +182,8 @@ def minimize(
         Most iterations.
     label_smoothing : float, optional
         In [0, 1], as in the kernels.
+    standardize : bool, optional
+        As of `fit_lbfgs`; ``fun`` and ``grad_norm`` are then those of the standardised features.
     precondition : bool, optional
         False: plain L-BFGS, for comparison.
     callback : callable, optional
@@ -183,7 +195,7 @@ def minimize(
     Returns
     -------
     FitResult
-        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
 
     Raises
     ------
@@ -244,11 +256,26 @@ def minimize(
         label_smoothing=label_smoothing,
         kernels=kernels_or_default(kernels),
     )
-    return minimize_penalised(
+    start = np.vstack([*parameters.values()]).astype(np.float64)
+    if standardize:
+        losses = scaled = Standardised(losses)
+        start = scaled.from_raw(start)
+        callback = None if callback is None else partial(_tell_raw, callback, scaled)
+    result = minimize_penalised(
         Penalised(losses, l2, l1),
-        np.vstack([*parameters.values()]).astype(np.float64),
+        start,
         tol=tol,
         max_iter=max_iter,
         callback=callback,
         precondition=precondition,
     )
+    if standardize:
+        scaled.fold_into(result)
+    return result
+
+
+def _tell_raw(
+    callback: Callable[[FitResult], object], scaled: Standardised, state: FitResult
+) -> None:
+    scaled.fold_into(state)
+    callback(state)
