@@ -171,6 +171,9 @@ def test_gradient_is_that_of_the_value():
     value, gradient, _ = objective.value_and_gradient(theta)
     above, below = (objective.value_and_gradient(theta + s * step).value for s in (1e-5, -1e-5))
     assert np.vdot(gradient, step) == pytest.approx((above - below) / 2e-5, rel=1e-6)
+    gradients = [objective.value_and_gradient(theta + s * step).gradient for s in (1e-5, -1e-5)]
+    product = objective.hessian_product(theta, step)
+    np.testing.assert_allclose(product, (gradients[0] - gradients[1]) / 2e-5, atol=1e-4)
     np.testing.assert_allclose(objective.from_raw(objective.to_raw(theta)), theta, atol=1e-12)
     assert objective.moments()[0] == pytest.approx(0, abs=1e-12)
     wide = copy.copy(objective).in_float64()

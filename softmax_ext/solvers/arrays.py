@@ -71,6 +71,7 @@ class ArrayObjective:
         if self._y.ndim == 2:
             self._y = self._y.astype(dtype, copy=False)
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
+        self._direction: Floats | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -91,6 +92,20 @@ class ArrayObjective:
             self._check(result)
             self._is_checked = True
         return Evaluation(float(result.loss), self._gradient, result.total_weight)
+
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
+        """Return the Hessian at a point times a direction; see the protocol."""
+        if self._direction is None:
+            self._direction = np.empty(self.shape, self.dtype)
+            self._product = np.empty(self.shape, self.dtype)
+        self._theta[...], self._direction[...] = theta, V
+        W, b = split(self._theta, self.has_intercept)
+        out = split(self._product, self.has_intercept)
+        self._kernels.linear_cross_entropy_hvp(
+            self.X, W, b, self._y, *split(self._direction, self.has_intercept), out=out,
+            sample_weight=self.sample_weight, reduction="sum", **self._options,
+        )  # fmt: skip
+        return self._product
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""

@@ -82,6 +82,11 @@ class Standardised:
         result = self._losses.value_and_gradient(self.to_raw(theta))
         return result._replace(gradient=self._gradient(result.gradient))
 
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Doubles:
+        """Return the Hessian at a point times a direction; see the protocol."""
+        raw = self._losses.hessian_product(self.to_raw(theta), self.to_raw(V))
+        return self._gradient(raw)
+
     def sample(self, n: int, *, by_length: bool) -> StandardisedSample:
         """Draw n rows by their weight; see the protocol."""
         sample = self._losses.sample(n, by_length=by_length)
