@@ -354,6 +354,32 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     return x, w, bias
 
 
+def as_direction(
+    V: ArrayLike, v: ArrayLike | None, w: Array, bias: Array | None
+) -> tuple[Array, Array | None, Array, Array | None]:
+    """W, b, V, v in the compute dtype of all four; `w` and `bias` are from `as_layer`."""
+    direction = as_floating("V", V)
+    if direction.shape != w.shape:
+        raise ArgumentValueError(
+            f"V: shape {direction.shape} came, that of W, {w.shape}, was wanted"
+        )
+    shift = None if v is None else as_floating("v", v)
+    if shift is not None:
+        if bias is None:
+            raise ArgumentValueError("v: an array came, but there is no b")
+        if shift.shape != bias.shape:
+            raise ArgumentValueError(
+                f"v: shape {shift.shape} came, that of b, {bias.shape}, was wanted"
+            )
+    dtype = np.result_type(w, direction, *([] if shift is None else [shift]))
+    return (
+        w.astype(dtype, copy=False),
+        None if bias is None else as_plain(bias, dtype),
+        direction.astype(dtype, copy=False),
+        None if shift is None else as_plain(shift, dtype),
+    )
+
+
 def as_native(a: Array) -> Array:
     """Targets or indices in the form the drivers read one by one: native, float16 as float32."""
     if a.dtype.kind == "f" and a.dtype.itemsize == 2:

@@ -20,6 +20,7 @@ from .arguments import (
     Csr,
     as_array,
     as_axes,
+    as_direction,
     as_floating,
     as_integer,
     as_layer,
@@ -37,7 +38,7 @@ from .arguments import (
     three_axes,
 )
 from .errors import ArgumentValueError
-from .results import CrossEntropyResult, LinearCrossEntropyResult
+from .results import CrossEntropyResult, HessianProductResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 ENTROPY, DIVERGENCE, ENTR, REL_ENTR, KL_DIV = range(5)  # enum smx_term
@@ -57,6 +58,8 @@ STRIP_PRODUCTS = 1 << 22
 # From so much work on it is worth several threads.
 THREADED_PRODUCTS = 1 << 22
 STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
+# Rows of a product with the Hessian that are taken at a time.
+HESSIAN_ROWS = 1024
 
 
 # --------------------------------------------------------------------------------- the kernels
@@ -806,6 +809,124 @@ class Kernels:
             cast(Array, final[0]), final[1], final[2], total_weight, n_correct,
         )  # fmt: skip
 
+    def linear_cross_entropy_hvp(
+        self,
+        X: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        target: ArrayLike,
+        V: ArrayLike,
+        v: ArrayLike | None = None,
+        *,
+        weight: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        x_scale: float = 1.0,
+        rows: ArrayLike | None = None,
+        out: Any = None,
+    ) -> HessianProductResult:
+        """Hessian of the loss of a linear layer at (W, b), times a direction (V, v).
+
+        Parameters
+        ----------
+        X, W, b, x_scale
+            As for `linear`.
+        target, weight, sample_weight, ignore_index, label_smoothing, reduction, rows
+            As for `linear_cross_entropy_with_grad`. Of a target counts only how much of it there
+            is: whether the row is ignored, and what its weighted probabilities add up to.
+        V : array_like
+            (D, C) direction in which W changes, in C or Fortran order.
+        v : array_like, optional
+            (C,) direction in which b changes; zeros by default.
+        out : tuple or HessianProductResult, optional
+            ``(dW, db)`` or an earlier result: arrays to write to; entries may be None.
+
+        Returns
+        -------
+        HessianProductResult
+            Named tuple ``dW, db`` of float64 if X, W, b, V or v is, else float32. dW has W's memory
+            order; db is None without `b`. With ``reduction="sum"`` both are additive over any split
+            of the rows.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            As `linear_cross_entropy_with_grad`, and for a `V` or `v` of another shape than W or b.
+            Nothing is written to `out` then.
+
+        Notes
+        -----
+        With u = x_scale * x V + v per row, p = softmax(o) and K = diag(p) - pp':
+        dW = x_scale * sum of x' (s K u), db = sum of s K u, where s is the sum of the row's
+        weighted and smoothed target, 1 for plain labels (and divided by the whole weight with
+        "mean"). K u does not see a number that is added to all of u, so that of the most likely
+        class is taken away first: where a row is nearly sure, its small part keeps its digits.
+        The Hessian is positive semidefinite where no weight is negative; see C. Bishop, "Pattern
+        Recognition and Machine Learning" (2006), section 4.3.4.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import softmax_ext as sx
+        >>> X, V = np.eye(2), [[4.0, 0.0], [0.0, 4.0]]
+        >>> sx.linear_cross_entropy_hvp(X, np.zeros((2, 2)), None, [0, 1], V).dW
+        array([[ 0.5, -0.5],
+               [-0.5,  0.5]])
+        """
+        x, w, bias = as_layer(X, W, b)
+        w, bias, direction, shift = as_direction(V, v, w, bias)
+        scale = finite("x_scale", x_scale)
+        check_reduction(reduction)
+        (n_all, d), c = x.shape, w.shape[1]
+        if c == 0:
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        t = as_target(target, (n_all, c), (n_all,))
+        hard = t.ndim == 1
+        sample = None
+        if sample_weight is not None:
+            sample = as_reals("sample_weight", sample_weight, (n_all,)).reshape(n_all, 1)
+        t3 = t.reshape(n_all, 1) if hard else t.reshape(n_all, 1, c)
+        job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
+        picked = None if rows is None else as_rows(rows, n_all)
+        dW, db, _ = gradient_arrays(out, (0, d, c), w, bias, False)
+        total_weight, bad = job_target.scan(picked)
+        if bad >= 0:
+            raise _label_error(t3, bad, c, picked)
+        if isinstance(x, Csr):
+            _check_matrix(
+                self._pass(LOSS, x, w, bias, scale, picked, job_target, None, None, None), x
+            )
+        chosen = np.arange(n_all) if picked is None else picked
+        if hard:
+            chosen = chosen[t[chosen] != ignore_index]
+        sums, sum_b = np.zeros(w.shape, w.dtype), np.zeros(c)
+        for i in range(0, len(chosen), HESSIAN_ROWS):
+            some = chosen[i : i + HESSIAN_ROWS]
+            with np.errstate(all="ignore"):
+                s = _row_factors(t[some], c, weight, label_smoothing)
+                if sample is not None:
+                    s = np.asarray(_times(s, sample[some, 0].astype(np.float64)))
+                if reduction == "mean":
+                    s = s / total_weight
+                part = _take(x, some)
+                P = self.predict_proba(part, w, bias, x_scale=scale)
+                u = self.linear(part, direction, shift, x_scale=scale)
+                u -= np.take_along_axis(u, P.argmax(axis=1)[:, None], axis=1)
+                # Its gradient p sum(T) - T is K u for these targets.
+                T = -P * u
+            g = self.linear_cross_entropy_with_grad(
+                part, w, bias, T, sample_weight=s, x_scale=scale, reduction="sum"
+            )
+            sums += g.dW
+            if g.db is not None:
+                sum_b += g.db
+        dW[...] = sums
+        if db is not None:
+            db[...] = sum_b
+        return HessianProductResult(dW, db)
+
     def _pass(self, job: int, x: Array | Csr, *rest: Any) -> Any:
         """A pass over X, by the driver for its kind."""
         if isinstance(x, Csr):
@@ -995,6 +1116,33 @@ def _check_matrix(p: Any, x: Csr) -> None:
 def _to_half(a: Array) -> Array:
     with np.errstate(all="ignore"):
         return a.astype(np.float16)
+
+
+def _row_factors(
+    t: Array, c: int, weight: ArrayLike | None, smoothing: float
+) -> NDArray[np.float64]:
+    """The sums of the weighted and smoothed targets of rows, none of which is ignored."""
+    w = np.ones(c) if weight is None else np.asarray(weight, np.float64)
+    if t.ndim == 1:
+        return cast(Array, (1 - smoothing) * w[t] + smoothing / c * w.sum())
+    return np.asarray(_times(t.astype(np.float64) * (1 - smoothing) + smoothing / c, w).sum(axis=1))
+
+
+def _times(a: Array, b: Array) -> Array:
+    """The product, where 0 times infinity is 0."""
+    product = np.asarray(a * b)
+    product[np.isnan(product) & ~(np.isnan(a) | np.isnan(b))] = 0
+    return product
+
+
+def _take(x: Array | Csr, rows: Array) -> Any:
+    """Some rows of X."""
+    if not isinstance(x, Csr):
+        return x[rows]
+    first, last = x.indptr[rows].astype(np.intp), x.indptr[rows + 1].astype(np.intp)
+    indptr = np.concatenate([[0], np.cumsum(last - first)])
+    entries = np.arange(indptr[-1]) + np.repeat(first - indptr[:-1], last - first)
+    return Csr(x.data[entries], x.indices[entries], indptr, (len(rows), x.shape[1]))
 
 
 def _label_error(t: Array, bad: int, c: int, picked: Array | None) -> IndexError:

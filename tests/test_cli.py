@@ -389,6 +389,7 @@ def test_lbfgs_that_is_there_already_makes_a_report(run):
         (("--solver", "lbfgs", "--checkpoint", "c.npz"), "--checkpoint", "sgd"),
         (("--C", 2), "--C", "lbfgs"),
         (("--max-iter", 2), "--max-iter", "lbfgs"),
+        (("--standardize",), "--standardize", "lbfgs"),
     ],
 )
 def test_options_of_the_other_solver_are_refused(run, words, option, solver):

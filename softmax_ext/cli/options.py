@@ -24,7 +24,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 }
 
 #: Likewise, of ``--solver lbfgs``.
-LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000}
+LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000, "standardize": False}
 
 
 def _whole(least: int) -> Any:
@@ -267,6 +267,13 @@ def _add_train(commands: Any) -> None:
             metavar="N" if name == "max_iter" else "X",
             help=f"{what} (default: {LBFGS_DEFAULTS[name]:g})",
         )
+    group.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="penalise the weights of features centred and divided by their deviations; the model"
+        " takes the data as they are",
+    )
     group = command.add_argument_group("model")
     group.add_argument(
         "--dtype", choices=["float32", "float64"], help="of the weights (default: float32)"

@@ -204,10 +204,9 @@ def _run_lbfgs(
         nonlocal start
         seconds = time.perf_counter() - start
         iterate = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
-        penalty = float(np.sum(np.square(state.W, dtype=np.float64))) / (2 * settings["C"])
         row = HistoryRow(
             epoch=state.nit,
-            train_loss=(state.fun - penalty) / n,
+            train_loss=(state.fun - state.penalty) / n,
             train_accuracy=math.nan,  # would take another pass
             validation_loss=iterate.loss(*test),
             validation_accuracy=iterate.accuracy(*test),

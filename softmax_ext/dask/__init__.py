@@ -15,8 +15,7 @@ threads that it has for itself: one thread, unless the worker has more of
 ``SOFTMAX_EXT_NUM_THREADS`` than of Dask's. Needs ``pip install 'softmax-ext[dask]'``.
 """
 
-from ._chunks import Chunks  # first, for its error where Dask is missing
 from ._estimator import LogisticRegression
-from ._fit import fit_lbfgs, objective
+from ._fit import fit_lbfgs
 
-__all__ = ["Chunks", "LogisticRegression", "fit_lbfgs", "objective"]
+__all__ = ["LogisticRegression", "fit_lbfgs"]

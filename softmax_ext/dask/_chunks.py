@@ -54,13 +54,11 @@ class Chunks(NamedTuple):
             None if column is None else _fitting(name, column, rows)
             for name, column in (("y", y), ("sample_weight", sample_weight))
         ]
-        return cls(
-            rows.chunks, columns[0], columns[1], rows.n_features, rows.dtype, rows.is_sparse
-        )
+        return cls(rows.chunks, columns[0], columns[1], rows.n_features, rows.dtype, rows.is_sparse)
 
     def labels_only(self) -> Chunks:
         """The same without X, so that it need not be computed."""
-        return self._replace(X=[None] * len(self.X))  # type: ignore[list-item]
+        return self._replace(X=[None] * len(self.X))
 
     def each(self, work: Callable[..., Any], *arguments: Any, pure: bool = False) -> list[Delayed]:
         """Return a task for each chunk: `work` of the piece, its number and the arguments."""

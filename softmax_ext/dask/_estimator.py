@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..datasets._parts import Piece
 from ..model import IGNORED_LABEL, SoftmaxModel, as_labels
-from ._chunks import Chunks, Engine, joined
+from ._chunks import Chunks, Engine, da, joined
 from ._fit import fit_lbfgs
 
 
@@ -148,16 +147,18 @@ class LogisticRegression:
 
     def _find_classes(self, chunks: Chunks) -> NDArray[Any]:
         if self.classes is not None:
-            return np.sort(as_labels(np.asarray(self.classes)))
+            given: NDArray[Any] = np.sort(as_labels(np.asarray(self.classes)))
+            return given
         engine = Engine(len(chunks.X))
-        found: NDArray[Any] | None = chunks.labels_only().reduced(engine, _classes, joined)
+        found = chunks.labels_only().reduced(engine, _classes, joined)
         return np.zeros(0) if found is None else found
 
     @property
     def coef_(self) -> NDArray[Any]:
         """Weights, as scikit-learn has them."""
-        W = self._fitted().W.T
-        return W[1:] - W[:1] if len(W) == 2 else W.copy()
+        W: NDArray[Any] = self._fitted().W.T
+        result: NDArray[Any] = W[1:] - W[:1] if len(W) == 2 else W.copy()
+        return result
 
     @property
     def intercept_(self) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from ..datasets.blocks import compute_dtype
 from ..model import SoftmaxModel
 from ..solvers import FitResult
@@ -62,7 +61,7 @@ def fit_lbfgs(
     True
     """
     chunks = Chunks.of(X, y, sample_weight)
-    return fit_objective(model, objective(model, chunks), None, **options)
+    return fit_objective(model, objective(model, chunks), **options)
 
 
 def objective(model: SoftmaxModel, chunks: Chunks) -> DaskObjective:

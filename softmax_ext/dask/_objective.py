@@ -170,7 +170,7 @@ def _priorities(piece: Any, digest: int) -> Doubles:
 def _evaluate(
     piece: Piece, make: PieceMaker, thetas: list[Doubles], is_first: bool
 ) -> tuple[list[Sum], _Seen | None]:
-    objective = make(piece)
+    objective = make.objective(piece)
     sums = [Sum(objective.shape) for _ in thetas]
     if objective.n_rows:
         parts = evaluated(objective, thetas)
@@ -192,22 +192,22 @@ def _add_evaluations(parts: list[tuple[list[Sum], _Seen | None]]) -> Any:
 
 
 def _hessian_product(piece: Piece, make: PieceMaker, vectors: tuple[Doubles, Doubles]) -> Doubles:
-    objective = make(piece)
-    total = np.zeros(objective.shape)
+    objective = make.objective(piece)
+    total: Doubles = np.zeros(objective.shape)
     if objective.n_rows:
         total += objective.hessian_product(*vectors)
     return total
 
 
 def _add_arrays(parts: list[Doubles]) -> Doubles:
-    total = parts[0].copy()
+    total: Doubles = parts[0].copy()
     for part in parts[1:]:
         total += part
     return total
 
 
 def _moments(piece: Piece, make: PieceMaker, features: Any) -> Moments:
-    return moments_of(make(piece), features)
+    return moments_of(make.objective(piece), features)
 
 
 def _add_moments(parts: list[Moments]) -> Moments:
@@ -221,7 +221,7 @@ def _take(piece: Piece, make: PieceMaker, least: float) -> tuple[Any, Doubles]:
     """The rows of a chunk that are drawn, and the weight that each stands for."""
     from ..datasets.blocks import _digest
 
-    objective = make(piece)
+    objective = make.objective(piece)
     chosen = np.flatnonzero(_priorities(objective, _digest(piece.y)) > least)
     weight = np.maximum(row_weights(objective)[chosen], least)
     return take_rows(objective.X, chosen), weight

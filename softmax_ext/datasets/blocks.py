@@ -568,7 +568,9 @@ def _as_parts(
                 f"source: a tuple of {len(items[bad])} came for piece {bad}, (X, y) or (X, y, "
                 "sample_weight) was wanted"
             )
-        columns: list[Any] = [list(column) for column in zip(*(item[:2] for item in items), strict=True)]
+        columns: list[Any] = [
+            list(column) for column in zip(*(item[:2] for item in items), strict=True)
+        ]
         with_weight = [len(item) == 3 and item[2] is not None for item in items]
         if any(with_weight):
             if not all(with_weight):

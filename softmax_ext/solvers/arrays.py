@@ -12,7 +12,7 @@ from ..arguments import Array, Csr
 from ..model import described
 from ..results import LinearCrossEntropyResult
 from .objective import Doubles, Evaluation, Floats, split
-from .sample import ArraySample
+from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
@@ -72,6 +72,7 @@ class ArrayObjective:
         if self._y.ndim == 2:
             self._y = self._y.astype(dtype, copy=False)
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
+        self._direction: Floats | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -93,6 +94,20 @@ class ArrayObjective:
             self._is_checked = True
         return Evaluation(float(result.loss), self._gradient, result.total_weight)
 
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
+        """Return the Hessian at a point times a direction; see the protocol."""
+        if self._direction is None:
+            self._direction = np.empty(self.shape, self.dtype)
+            self._product = np.empty(self.shape, self.dtype)
+        self._theta[...], self._direction[...] = theta, V
+        W, b = split(self._theta, self.has_intercept)
+        out = split(self._product, self.has_intercept)
+        self._kernels.linear_cross_entropy_hvp(
+            self.X, W, b, self._y, *split(self._direction, self.has_intercept), out=out,
+            sample_weight=self.sample_weight, reduction="sum", **self._options,
+        )  # fmt: skip
+        return self._product
+
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""
         if result.total_weight == 0:
@@ -113,12 +128,22 @@ class ArrayObjective:
 
     def sample(self, n: int, *, by_length: bool) -> ArraySample:
         """Draw n rows by their weight; see the protocol."""
+        return ArraySample(self, self._share(), n, by_length)
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the features' means and deviations; see the protocol."""
+        mean, deviation = moments(self.X, self._share())
+        return mean * self.x_scale, deviation * abs(self.x_scale)
+
+    def _share(self) -> Doubles:
+        """Return the weights of the rows, those that do not count without one, of sum 1."""
         weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
         if self._y.ndim == 1:
             weight[self._y < 0] = 0
         else:
             weight *= self._y.sum(axis=1)
-        return ArraySample(self, weight / weight.sum(), n, by_length)
+        total = weight.sum()
+        return weight / total if total else weight
 
     def description(self) -> str:
         """Return what a resumed fit recognises the data by; X itself is not read."""

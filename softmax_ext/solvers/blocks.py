@@ -61,8 +61,10 @@ class BlocksObjective:
     def values_and_gradients(self, thetas: Sequence[Doubles]) -> list[Evaluation]:
         """Evaluate at several points in one reading."""
         sums = [Sum(self.shape) for _ in thetas]
-        survey = None if self._survey is not None else _Survey(self.shape[0] - self.has_intercept)
-        with contextlib.closing(self._blocks.pieces(self._make)) as pieces:
+        survey = None
+        if self._survey is None:
+            survey = _Survey(self.shape[0] - self.has_intercept, with_moments=self.is_sparse)
+        with contextlib.closing(self._blocks.pieces(self._make.objective)) as pieces:
             for k, _, piece in pieces:
                 parts = evaluated(piece, thetas)
                 if survey is not None:
@@ -86,8 +88,9 @@ class BlocksObjective:
 
     def moments(self) -> tuple[Doubles, Doubles]:
         """Return the features' means and deviations; see the protocol."""
-        moments = self._moments(None)
-        x_scale = self._make.x_scale
+        if self._survey is None:
+            self._survey = self._first_reading(with_moments=True)
+        moments, x_scale = self._moments(None), self._make.x_scale
         return moments.mean * x_scale, moments.deviations() * abs(x_scale)
 
     def sample(self, n: int, *, by_length: bool) -> SampleOfPieces:
@@ -112,23 +115,27 @@ class BlocksObjective:
 
     def _pieces(self) -> Iterator[ArrayObjective]:
         """Read the pieces, as objectives."""
-        with contextlib.closing(self._blocks.pieces(self._make)) as pieces:
+        with contextlib.closing(self._blocks.pieces(self._make.objective)) as pieces:
             for _, _, piece in pieces:
                 yield piece
 
     def _surveyed(self) -> _Survey:
-        """What the first reading found; of a fit that was resumed, a reading finds it now."""
+        """What the first reading found; if it was not for an evaluation, it is made now."""
         if self._survey is None:
-            survey = _Survey(self.shape[0] - self.has_intercept)
-            for piece in self._pieces():
-                survey.add(piece)
-            self._survey = survey
+            self._survey = self._first_reading(self.is_sparse)
         return self._survey
 
+    def _first_reading(self, with_moments: bool) -> _Survey:
+        survey = _Survey(self.shape[0] - self.has_intercept, with_moments)
+        for piece in self._pieces():
+            survey.add(piece)
+        return survey
+
     def _moments(self, features: NDArray[np.intp] | None) -> Moments:
-        """Return the moments of all rows; those of a sparse X are known from the first reading."""
-        if features is None and self._survey is not None and self.is_sparse:
-            return self._survey.moments
+        """Return the moments of all rows, of every feature or of some."""
+        found = self._surveyed().moments
+        if features is None and found is not None:
+            return found
         total = Moments(self.shape[0] - self.has_intercept if features is None else len(features))
         for piece in self._pieces():
             total.add(moments_of(piece, features))
@@ -144,16 +151,17 @@ NOTHING_COUNTS = (
 class _Survey:
     """What the first reading finds beside loss and gradient."""
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, with_moments: bool) -> None:
         self.reservoir: Reservoir
         self.n_values = 0
-        self.moments = Moments(n_features)
+        #: None: not looked for.
+        self.moments = Moments(n_features) if with_moments else None
 
     def add(self, piece: ArrayObjective) -> None:
         if not self.n_values:
             self.reservoir = Reservoir(sample_rows(bytes_of_row(piece.X)))
         self.reservoir.add(piece.X, row_weights(piece))
-        if isinstance(piece.X, Csr):
+        if self.moments is not None:
             self.moments.add(moments_of(piece))
         self.n_values += piece._values.size
 
@@ -161,7 +169,7 @@ class _Survey:
 def sampled_objective(make: PieceMaker, rows: Array | Csr) -> ArrayObjective:
     """Return an objective that knows sampled rows, but not their labels."""
     labels = np.zeros(rows.shape[0], np.uint8)
-    return make._replace(classes=None)(Piece(rows, labels, None))
+    return make._replace(classes=None).objective(Piece(rows, labels, None))
 
 
 def blocks_objective(

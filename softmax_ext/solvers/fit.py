@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,19 @@ from .lbfgs import minimize_penalised
 from .objective import Objective
 from .penalised import Penalised
 from .result import FitResult
+from .standardised import Standardised
 
 
 def fit_lbfgs(
     model: SoftmaxModel,
-    X: ArrayLike | Blocks,
+    X: ArrayLike | Blocks | Objective,
     y: ArrayLike | None = None,
     *,
     C: float = 1.0,
     tol: float = 1e-4,
     max_iter: int = 1000,
     sample_weight: ArrayLike | None = None,
+    standardize: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     callback: Callable[[FitResult], object] | None = None,
 ) -> FitResult:
@@ -50,10 +53,11 @@ def fit_lbfgs(
     ----------
     model : SoftmaxModel
         Changed in place.
-    X : array_like, shape (N, D), or images (N, h, w, ...); or Blocks
+    X : array_like, shape (N, D), or images (N, h, w, ...); `Blocks`; or an `Objective`
         float32, float64, uint8 or CSR. Read once in each step, never copied.
     y : array_like, shape (N,) or (N, C)
-        Labels or probabilities, as the model takes them. None for `Blocks`, which have them.
+        Labels or probabilities, as the model takes them. None for `Blocks` and objectives, which
+        have them.
     C : float, optional
         Inverse strength of the penalty; infinity: none.
     tol : float, optional
@@ -63,6 +67,11 @@ def fit_lbfgs(
         Most iterations.
     sample_weight : array_like, shape (N,), optional
         Factors of the rows' losses, at least 0.
+    standardize : bool, optional
+        Penalise the weights of features that are centred and divided by their deviations, by
+        `sample_weight`, as those of ``StandardScaler`` are; without intercepts only divided, as
+        then nothing makes up for a mean. Folded into W and b, which take `X` as it is. A feature
+        that never changes is not divided.
     checkpoint : str or path-like, optional
         A file that keeps what each pass over the data found. If it is there, the fit begins where
         it began and takes from the file what is in it, so that it goes on where it was killed and
@@ -74,7 +83,7 @@ def fit_lbfgs(
     Returns
     -------
     FitResult
-        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
 
     Raises
     ------
@@ -137,6 +146,7 @@ def fit_lbfgs(
             x_scale=model.x_scale,
             tol=tol,
             max_iter=max_iter,
+            standardize=standardize,
             checkpoint=checkpoint,
             callback=remember,
             kernels=model.kernels,
@@ -168,6 +178,7 @@ def minimize(
     max_iter: int = 100,
     label_smoothing: float = 0.0,
     callback: Callable[[FitResult], object] | None = None,
+    standardize: bool = False,
     precondition: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     kernels: Any = None,
@@ -201,6 +212,8 @@ def minimize(
         Most iterations.
     label_smoothing : float, optional
         In [0, 1], as in the kernels.
+    standardize : bool, optional
+        As of `fit_lbfgs`; ``fun`` and ``grad_norm`` are then those of the standardised features.
     precondition : bool, optional
         False: plain L-BFGS, for comparison, or where an objective has no sample.
     checkpoint : str or path-like, optional
@@ -214,7 +227,7 @@ def minimize(
     Returns
     -------
     FitResult
-        ``W, b, fun, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
 
     Raises
     ------
@@ -260,12 +273,18 @@ def minimize(
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
     start = np.vstack(parameters).astype(np.float64)
-    log = None
     if checkpoint is not None:
-        settings = {"l2": l2, "l1": l1, "label_smoothing": label_smoothing, "x_scale": x_scale}
-        log = EvaluationLog(checkpoint, losses, start, {**settings, "precondition": precondition})
+        settings = {
+            "l2": l2, "l1": l1, "label_smoothing": label_smoothing, "x_scale": x_scale,
+            "standardize": bool(standardize), "precondition": bool(precondition),
+        }  # fmt: skip
+        log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
-    return minimize_penalised(
+    if standardize:
+        losses = scaled = Standardised(losses)
+        start = scaled.from_raw(start)
+        callback = None if callback is None else partial(_tell_raw, callback, scaled)
+    result = minimize_penalised(
         Penalised(losses, l2, l1),
         start,
         tol=tol,
@@ -273,6 +292,9 @@ def minimize(
         callback=callback,
         precondition=precondition,
     )
+    if standardize:
+        scaled.fold_into(result)
+    return result
 
 
 def _of_rows(
@@ -345,3 +367,10 @@ def _refuse_beside(X: Any, y: Any, sample_weight: Any) -> None:
                 f"{name}: an array came beside {type(X).__name__}, which has its own; None was "
                 "wanted"
             )
+
+
+def _tell_raw(
+    callback: Callable[[FitResult], object], scaled: Standardised, state: FitResult
+) -> None:
+    scaled.fold_into(state)
+    callback(state)

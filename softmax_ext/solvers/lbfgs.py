@@ -191,8 +191,9 @@ class _Fit:
         theta = self._theta.astype(objective.result_dtype)
         W, b = split(theta, objective.losses.has_intercept)
         return FitResult(
-            W=W, b=b, fun=self._value * objective.total_weight, grad_norm=self._norm,
-            nit=self._nit, nfev=objective.nfev,
+            W=W, b=b, fun=self._value * objective.total_weight,
+            penalty=objective.penalty(self._theta), grad_norm=self._norm, nit=self._nit,
+            nfev=objective.nfev,
         )  # fmt: skip
 
 

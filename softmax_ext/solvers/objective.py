@@ -75,6 +75,12 @@ class Objective(Protocol):
             Afterwards a loss that is not finite tells the line search to take a shorter step.
         """
 
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
+        """Return the Hessian at a point times a direction V, both in the parameters' shape.
+
+        Valid until the next product.
+        """
+
     def sample(self, n: int, *, by_length: bool) -> Sample:
         """Draw n rows, or all that have weight if they are no more, by their weight.
 
@@ -86,6 +92,12 @@ class Objective(Protocol):
             How many.
         by_length : bool
             Whether long rows, which have the larger part in the Hessian, are to be likelier.
+        """
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the means and deviations (D,) of the features, by the weights of all rows.
+
+        In float64, from the rows that count. 0 for the deviation of a feature that never changes.
         """
 
     def in_float64(self) -> Objective:

@@ -64,11 +64,14 @@ class Penalised:
         gradient = gradient_of_sum - gradient_of_sum.mean(axis=1, keepdims=True, dtype=np.float64)
         if self.l2:
             gradient[: self.n_features] += self.l2 * W
-            value += self.l2 / 2 * float(np.vdot(W, W))
-        if self.l1:
-            value += self.l1 * float(np.abs(W).sum())
         gradient /= self.total_weight
-        return value / self.total_weight, gradient
+        return (value + self.penalty(theta)) / self.total_weight, gradient
+
+    def penalty(self, theta: Doubles) -> float:
+        """Return what is added to the sum of the rows' losses."""
+        W = theta[: self.n_features]
+        value = self.l2 / 2 * float(np.vdot(W, W)) if self.l2 else 0.0
+        return value + self.l1 * float(np.abs(W).sum()) if self.l1 else value
 
     def subgradient(self, theta: Doubles, gradient: Doubles) -> Doubles:
         """Return the subgradient of least norm, given the gradient of all but the L1 penalty."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Array, Csr, as_matrix, as_row_weights, as_target
-from ..datasets.blocks import half_to_single
 from ..datasets._parts import Piece
+from ..datasets.blocks import half_to_single
 from ..model import as_kernels_like, check_labels, kernels_or_default, target_of
 from .arrays import CHECKED_ROWS, ArrayObjective
 from .objective import Doubles, Evaluation
@@ -35,7 +35,7 @@ class PieceMaker(NamedTuple):
     #: None: the default ones.
     kernels: Any
 
-    def __call__(self, piece: Piece) -> ArrayObjective:
+    def objective(self, piece: Piece) -> ArrayObjective:
         """Return a piece's objective, its labels and weights checked."""
         X = as_kernels_like(half_to_single(piece.X))
         n, C = X.shape[0], self.n_classes

@@ -37,7 +37,8 @@ def sample_rows(row_bytes: float) -> int:
 def bytes_of_row(X: Array | Csr) -> float:
     """Return how many bytes a row of X has; of CSR, on average."""
     arrays = (X.data, X.indices) if isinstance(X, Csr) else (X,)
-    return float(sum(array.nbytes for array in arrays)) / max(1, X.shape[0])
+    result: float = sum(array.nbytes for array in arrays) / max(1, X.shape[0])
+    return result
 
 
 class Reservoir:

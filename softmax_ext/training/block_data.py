@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.blocks import Blocks, half_to_single
 from ..datasets._parts import Piece
+from ..datasets.blocks import Blocks, half_to_single
 from ..model import IGNORED_LABEL, SoftmaxModel
 from .data import Minibatches, TrainingData
 from .run import Run
