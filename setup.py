@@ -25,7 +25,7 @@ COMMON_FLAGS = ["-O3", "-fvisibility=hidden", "-ffunction-sections"]
 TABLES = {
     "__x86_64__": {
         "baseline": [],
-        "avx2": ["-mavx2", "-mfma"],
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
     },
     "__aarch64__": {"baseline": [], "neon": []},

@@ -36,7 +36,15 @@ class Target:
         label_smoothing: float,
     ) -> None: ...
     def scan(self, rows: _Array | None = None) -> tuple[float, int]: ...
-    def set_total(self, total: float) -> None: ...
+
+@final
+class Examples:
+    @property
+    def arrays(self) -> list[_Array]: ...
+    def __init__(
+        self, X: _Array | tuple[Any, ...], x_scale: float, target: Target | None
+    ) -> None: ...
+    def weigh(self, rows: _Array | None = None) -> tuple[float, int]: ...
 
 @disjoint_base
 class Job: ...
@@ -87,7 +95,13 @@ class SmallSoftmax:
 @final
 class CrossEntropy(RowsJob):
     def __init__(
-        self, isa: str, x: _Array, t: Target, out: _Array | None, losses: _Array | None
+        self,
+        isa: str,
+        x: _Array,
+        t: Target,
+        denominator: float,
+        out: _Array | None,
+        losses: _Array | None,
     ) -> None: ...
     def run(self, step: int, threads: int) -> tuple[float, int]: ...
 
@@ -126,19 +140,19 @@ class SmallGradient:
 class Pass(RowsJob):
     @property
     def row_block(self) -> int: ...
+    @property
+    def n(self) -> int: ...
     def __init__(
         self,
         isa: str,
         purpose: int,
-        n_rows: int,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
+        denominator: float,
     ) -> None: ...
+    def work(self) -> int: ...
 
 @final
 class LinearPass(Pass):
@@ -149,20 +163,23 @@ class LinearPass(Pass):
         self,
         isa: str,
         purpose: int,
-        X: _Array,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
-        dX: _Array | None,
+        denominator: float,
     ) -> None: ...
-    def run(self, work: int, threads: int) -> tuple[float, int, int, int]: ...
+    def run(
+        self, threads: int, out: _Array | None, losses: _Array | None
+    ) -> tuple[list[float], list[int], int, int]: ...
     def run_gradient(
-        self, work: int, threads: int, dW: _Array, db: _Array | None
-    ) -> tuple[float, int, int, int]: ...
+        self,
+        threads: int,
+        losses: _Array | None,
+        dW: _Array,
+        db: _Array | None,
+        dX: _Array | None,
+    ) -> tuple[list[float], list[int], int, int]: ...
 
 @final
 class SparsePass(Pass):
@@ -170,18 +187,16 @@ class SparsePass(Pass):
         self,
         isa: str,
         purpose: int,
-        data: _Array,
-        indices: _Array,
-        indptr: _Array,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
+        denominator: float,
     ) -> None: ...
-    def run(self, work: int, threads: int) -> tuple[float, int, int, int]: ...
+    def work(self) -> int: ...
+    def run(
+        self, threads: int, out: _Array | None, losses: _Array | None
+    ) -> tuple[list[float], list[int], int, int]: ...
     def first_bad(self) -> tuple[int, int]: ...
 
 @final
@@ -191,13 +206,14 @@ class SparseGradient(RowsJob):
     def __init__(
         self,
         p: SparsePass,
+        losses: _Array | None,
         dW: _Array,
         db: _Array | None,
         strip_rows: int,
         most_rows: int,
         bounds: list[int],
     ) -> None: ...
-    def run(self, threads: int) -> tuple[float, int, int, int]: ...
+    def run(self, threads: int) -> tuple[list[float], list[int], int, int]: ...
 
 @final
 class SmallForward:
@@ -207,4 +223,4 @@ class SmallForward:
 @final
 class PanelGradient(RowsJob):
     def __init__(self, p: LinearPass, dW: _Array) -> None: ...
-    def run(self, threads: int, db: _Array | None) -> tuple[float, int, int, int]: ...
+    def run(self, threads: int, db: _Array | None) -> tuple[list[float], list[int], int, int]: ...

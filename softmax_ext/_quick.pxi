@@ -118,14 +118,13 @@ cdef class SmallCrossEntropy:
         kept, bad = t.scan()
         if bad >= 0:
             return None
-        if reduction == "mean":
-            t.total = kept
-        elif reduction == "none":
+        if reduction == "none":
             losses = cnp.PyArray_ZEROS(1, x.shape, kind, 0)
         if with_grad:
             g = cnp.PyArray_EMPTY(2, x.shape, kind, 0)
         loss, bad = CrossEntropy(
-            self.isa, x[None], t, None if g is None else g[None], losses
+            self.isa, x[None], t, kept if reduction == "mean" else 1,
+            None if g is None else g[None], losses
         ).run(x.shape[0], 1)
         if bad >= 0:  # a label has changed meanwhile
             return None
@@ -267,13 +266,12 @@ cdef class SmallGradient:
         total, bad = t.scan(picked)
         if bad >= 0:
             return None
-        if reduction == "mean":
-            t.total = total
-        p = LinearPass(self.isa, GRADIENT, x, w, bias, x_scale, picked, t, None, None, None)
+        p = LinearPass(self.isa, GRADIENT, Examples(x, x_scale, t), w, bias, picked,
+                       total if reduction == "mean" else 1)
         if p.panelled:
             return None
         p.next_rows = following(rows, x.shape[0])
-        loss, n_correct, bad, _ = p.run_gradient(p.c * p.d, threads, dW, db)
+        (loss,), (n_correct,), bad, _ = p.run_gradient(threads, None, dW, db, None)
         if bad >= 0:  # a label has changed meanwhile
             return None
         if reduction == "mean":

@@ -258,9 +258,6 @@ class Csr(NamedTuple):
     indptr: Array  # (N + 1,) of any integer dtype
     shape: tuple[int, int]
 
-    def entries(self, rows: int) -> int:
-        """How many entries that many rows may be expected to have."""
-        return -(-len(self.indices) * rows // max(1, self.shape[0]))
 
 
 def as_matrix(X: Any) -> Array | Csr:
@@ -354,10 +351,10 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     return x, w, bias
 
 
-def as_direction(
-    V: ArrayLike, v: ArrayLike | None, w: Array, bias: Array | None
+def beside_direction(
+    w: Array, bias: Array | None, V: ArrayLike, v: ArrayLike | None
 ) -> tuple[Array, Array | None, Array, Array | None]:
-    """W, b, V, v in the compute dtype of all four; `w` and `bias` are from `as_layer`."""
+    """W and b from `as_layer` in the compute dtype of a direction (V, v) too; and (W V), (b v)."""
     direction = as_floating("V", V)
     if direction.shape != w.shape:
         raise ArgumentValueError(
@@ -372,12 +369,17 @@ def as_direction(
                 f"v: shape {shift.shape} came, that of b, {bias.shape}, was wanted"
             )
     dtype = np.result_type(w, direction, *([] if shift is None else [shift]))
-    return (
-        w.astype(dtype, copy=False),
-        None if bias is None else as_plain(bias, dtype),
-        direction.astype(dtype, copy=False),
-        None if shift is None else as_plain(shift, dtype),
-    )
+    d, c = w.shape
+    wide = np.empty((d, 2 * c), dtype, "C" if w.flags.c_contiguous else "F")
+    wide[:, :c], wide[:, c:] = w, direction
+    w = w.astype(dtype, copy=False)
+    if bias is None:
+        return w, None, wide, None
+    wide_b = np.zeros(2 * c, dtype)
+    wide_b[:c] = bias
+    if shift is not None:
+        wide_b[c:] = shift
+    return w, bias.astype(dtype, copy=False), wide, wide_b
 
 
 def as_native(a: Array) -> Array:

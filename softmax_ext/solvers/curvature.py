@@ -29,6 +29,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import kernels_or_default
 from .objective import Doubles, Floats, Objective
 
 #: Maps a gradient (D or D + 1, C) to an inverse Hessian times it.
@@ -166,7 +167,7 @@ class Curvature:
         (factor,) = self._factorised(chosen, np.maximum(size, 0)[:, None])
         if factor is None:
             return None
-        return self._with_features_standardised(lambda g: factor.T @ (factor @ g))
+        return self._with_features_standardised(lambda g: _solve(factor, g))
 
     def blocks(self, theta: Doubles) -> Preconditioner | None:
         """A matrix for each rotated class."""
@@ -182,7 +183,7 @@ class Curvature:
 
         def apply(rotated: Doubles) -> None:
             for row, factor in zip(rotated, inverses, strict=True):
-                row[:] = factor.T @ (factor @ row.astype(factor.dtype))
+                row[:] = _solve(factor, row[:, None])[:, 0]
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -212,7 +213,7 @@ class Curvature:
             return None
 
         def apply(rotated: Doubles) -> None:
-            rotated[:] = (factor.T @ (factor @ rotated.ravel())).reshape(rotated.shape)
+            rotated[:] = _solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -241,10 +242,10 @@ class Curvature:
         """
 
         def wrapped(g: Doubles) -> Doubles:
-            rotated = np.ascontiguousarray((g @ rotation).T)
+            rotated = np.ascontiguousarray(_product(g, rotation).T)
             rotated[0] = 0
             apply(rotated[1:])
-            result: Doubles = rotated.T @ rotation.T
+            result: Doubles = _product(rotated.T, rotation.T)
             return result
 
         return self._with_features_standardised(wrapped)
@@ -298,6 +299,21 @@ class Curvature:
             ridge[: self.D] = self.l2 / self.scale / self.scale
         ridge[: self.D] += weight * self.sample.unseen
         return ridge
+
+
+def _solve(factor: Floats, x: Doubles) -> Floats:
+    """Return ``factor.T @ factor @ x``, for x (n, k)."""
+    return _product(factor.T, _product(factor, x.astype(factor.dtype)))
+
+
+def _product(a: Floats, b: Floats) -> Floats:
+    """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
+
+    After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the
+    rows that comes next, sharing a core with one of them, takes twice as long.
+    """
+    result: Floats = kernels_or_default(None).linear(a, b)
+    return result
 
 
 def _mean_K(p: Doubles, factors: Doubles) -> Doubles:
