@@ -259,7 +259,6 @@ class Csr(NamedTuple):
     shape: tuple[int, int]
 
 
-
 def as_matrix(X: Any) -> Array | Csr:
     """X as an array, or as compressed sparse rows if it has their four attributes."""
     if type(X) is np.ndarray or not all(

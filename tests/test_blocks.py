@@ -582,3 +582,58 @@ print(model.W.tobytes().hex(), result.nfev)
         out, _ = process.communicate(timeout=60)
     assert killed
     assert "ready\n" + out == whole.stdout
+
+
+# The command line ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+def test_command_line_takes_pieces(tmp_path, monkeypatch, capsys, form, solver):
+    from softmax_ext import cli
+
+    monkeypatch.chdir(tmp_path)
+    X, y = problem()
+    names = np.array(["ant", "bee", "cat", "dog"])[y]
+    if form == "npy":
+        for k, (x, labels) in enumerate(zip(cut(X), cut(names), strict=True)):
+            np.save(f"part-{k}.npy", x)
+            np.save(f"labels-{k}.npy", labels)
+        words = ["--data", "part-*.npy", "--labels", "labels-*.npy"]
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pq = pytest.importorskip("pyarrow.parquet")
+        table = pa.table({"x": list(X), "kind": names})
+        pq.write_table(table, "set.parquet", row_group_size=500)
+        words = ["--data", "set.parquet", "--labels", "kind"]
+    words = ["train", *words, "--solver", solver, "--model-out", "m.npz", "--report", "report"]
+    words += ["--epochs", "3"] if solver == "sgd" else ["--checkpoint", "fit"]
+    for _ in range(2):
+        assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "1080 examples to train on, 120 to test, 12 float32, 4 classes" in out
+    model = SoftmaxModel.load("m.npz")
+    assert model.classes.tolist() == ["ant", "bee", "cat", "dog"]
+    assert model.accuracy(X, names) > 0.5
+    assert os.path.exists("report/report.md")
+    assert os.path.exists("fit") == (solver == "lbfgs")
+    assert cli.main(["evaluate", "m.npz", *words[1:5]]) == 0
+    assert f"accuracy {model.accuracy(X, names):.4f}" in capsys.readouterr().out
+
+
+def test_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    from softmax_ext import cli
+
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"a": [1.0], "b": [2.0]}), "x.parquet")
+    np.save("part-0.npy", np.zeros((4, 2)))
+    for words, said in (
+        (["x.parquet"], "no column 'label' among a, b; name that of the labels: --labels COLUMN"),
+        (["none.parquet"], "none.parquet: no such Parquet file"),
+        (["part-*.npy"], "part-*.npy: holds examples only; name the files of labels: --labels"),
+        (["none-*.npy", "--labels", "none-*.npy"], "no file is named like none-*.npy"),
+    ):
+        assert cli.main(["train", "--data", *words]) == 1
+        assert said in capsys.readouterr().err

@@ -196,10 +196,13 @@ def _add_data_options(command: Any) -> None:
         default="fashion-mnist",
         metavar="WHAT",
         help="fashion-mnist (the default), two-by-two, an .npz, an .npy, an IDX file,"
-        " or a folder of IDX files",
+        " a folder of IDX files; or, read piece by piece, 'part-*.npy' and .parquet files",
     )
     group.add_argument(
-        "--labels", metavar="FILE", help="the .npy or IDX file of labels for --data FILE"
+        "--labels",
+        metavar="FILE",
+        help="the .npy or IDX file of labels for --data FILE, 'labels-*.npy' for several, or the"
+        " column of .parquet files (default there: label)",
     )
     _add_root(group)
     group.add_argument(
@@ -295,7 +298,8 @@ def _add_train(commands: Any) -> None:
         "--checkpoint",
         metavar="FILE",
         help="written after each epoch and on Ctrl-C, and kept (default: beside the model, as"
-        " NAME.checkpoint.npz, and removed at the end)",
+        " NAME.checkpoint.npz, and removed at the end); with lbfgs, after each pass, and gone on"
+        " with if it is there (default: none)",
     )
     group.add_argument(
         "--resume",

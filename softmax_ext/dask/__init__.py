@@ -15,6 +15,8 @@ threads that it has for itself: one thread, unless the worker has more of
 ``SOFTMAX_EXT_NUM_THREADS`` than of Dask's. Needs ``pip install 'softmax-ext[dask]'``.
 """
 
+# First, for its error where Dask is missing.
+from . import _chunks  # isort: skip  # noqa: F401
 from ._estimator import LogisticRegression
 from ._fit import fit_lbfgs
 

@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..datasets._parts import Piece
 from ..model import IGNORED_LABEL, SoftmaxModel, as_labels
-from ._chunks import Chunks, Engine, da, joined
+from ._chunks import Chunks, Engine, joined
 from ._fit import fit_lbfgs
 
 
@@ -169,13 +170,14 @@ class LogisticRegression:
 
     def predict(self, X: Any) -> da.Array:
         """Return the labels (N,), a Dask array that is computed when it is asked for."""
-        return self._mapped(X, _predict, self.classes_.dtype, drop_axis=1)
+        model = self._fitted()
+        assert model.classes is not None
+        return self._mapped(X, _predict, model.classes.dtype, drop_axis=1)
 
     def predict_proba(self, X: Any) -> da.Array:
         """Return the probabilities (N, n_classes), a Dask array in the same way."""
-        return self._mapped(
-            X, _predict_proba, self._fitted().W.dtype, new_columns=len(self.classes_)
-        )
+        W = self._fitted().W
+        return self._mapped(X, _predict_proba, W.dtype, new_columns=W.shape[1])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of rows, by weight, whose predicted label is theirs."""

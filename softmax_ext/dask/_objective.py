@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Csr
-from ..datasets._parts import Piece
+from ..datasets._parts import Piece, take_rows
 from ..solvers.arrays import CALL_COST
 from ..solvers.blocks import NOTHING_COUNTS, sampled_objective
 from ..solvers.objective import Doubles, Evaluation
@@ -30,7 +30,6 @@ from ..solvers.reservoir import (
     priorities,
     sample_rows,
     stacked,
-    take_rows,
 )
 from ._chunks import Chunks, Engine
 

@@ -190,6 +190,15 @@ def parquet_parts(
     return parts
 
 
+def columns_of(paths: Any) -> tuple[list[str], list[str]]:
+    """Return the names of the first file's columns, and of those that have lists."""
+    with _open(_files(paths)[0]) as file:
+        fields = list(file.schema_arrow)
+    is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    lists = [field.name for field in fields if any(test(field.type) for test in is_list)]
+    return [field.name for field in fields], lists
+
+
 def _columns(features: Any, label: str | None, weight: str | None) -> _Columns:
     names = features if isinstance(features, str) else tuple(features)
     if not names:

@@ -73,6 +73,38 @@ class ArrayPart(NamedTuple):
         return None if self.y is None else self.y.rows(self.starts[1], self.starts[1] + self.n_rows)
 
 
+class EditedPart(NamedTuple):
+    """Some rows of a part, or all with other labels."""
+
+    part: Part
+    #: Which; None: all.
+    chosen: NDArray[np.intp] | None
+    #: The labels of those rows; None: their own.
+    y: Any
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+    @property
+    def n_rows(self) -> int:
+        return self.part.n_rows if self.chosen is None else len(self.chosen)
+
+    def read(self, memo: dict[str, Any]) -> Piece:
+        X, y, weight = self.part.read(memo)
+        if self.chosen is not None:
+            X = take_rows(X, self.chosen)
+            weight = None if weight is None else np.asarray(weight)[self.chosen]
+            y = None if y is None else np.asarray(y)[self.chosen]
+        return Piece(X, y if self.y is None else self.y, weight)
+
+    def read_labels(self, memo: dict[str, Any]) -> Any:
+        if self.y is not None or self.chosen is None:
+            return self.part.read_labels(memo) if self.y is None else self.y
+        y = self.part.read_labels(memo)
+        return None if y is None else np.asarray(y)[self.chosen]
+
+
 class Rows(Protocol):
     """Something that has rows."""
 
@@ -177,6 +209,18 @@ class NpyRows:
         begin = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         begin -= begin % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, begin, min(array.nbytes, len(whole) - begin))
+
+
+def take_rows(X: Any, rows: NDArray[np.intp]) -> Any:
+    """Return a copy of some rows of an array or of a CSR matrix."""
+    if not hasattr(X, "indptr"):
+        return X[rows]
+    X = as_matrix(X)
+    begin = X.indptr[rows].astype(np.intp)
+    lengths = X.indptr[rows + 1].astype(np.intp) - begin
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    entries = np.arange(ends[-1]) + np.repeat(begin - ends[:-1], lengths)
+    return Csr(X.data[entries], X.indices[entries], ends, (len(rows), X.shape[1]))
 
 
 def parts_of(

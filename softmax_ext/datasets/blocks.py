@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..arguments import integer_between
 from ..errors import DataFormatError
 from ..model import as_labels
-from ._parts import PART_BYTES, ArrayRows, NpyRows, Part, Piece, Rows, parts_of
+from ._parts import PART_BYTES, ArrayRows, EditedPart, NpyRows, Part, Piece, Rows, parts_of
 from ._read_ahead import read_ahead
 
 _Prepared = TypeVar("_Prepared")
@@ -287,6 +287,42 @@ class Blocks:
     def can_seek(self) -> bool:
         """Whether pieces can be read in any order: those of a callable come in its own."""
         return self._parts is not None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return self.n_rows, self.n_features
+
+    def edited(
+        self, chosen: Sequence[NDArray[np.intp]] | None = None, y: NDArray[Any] | None = None
+    ) -> Blocks:
+        """Return blocks of some rows of each piece, or of all with other labels.
+
+        Parameters
+        ----------
+        chosen : sequence of ndarray, optional
+            For each piece, which of its rows.
+        y : ndarray, optional
+            The labels of all the rows that are left.
+
+        Raises
+        ------
+        TypeError
+            If the pieces are those of a callable.
+        """
+        if self._parts is None:
+            raise TypeError("source: a callable came, pieces that can be read by themselves wanted")
+        lengths = self.lengths if chosen is None else [len(rows) for rows in chosen]
+        ends = np.cumsum([0, *lengths])
+        parts = [
+            EditedPart(
+                part,
+                None if chosen is None else chosen[k],
+                None if y is None else y[ends[k] : ends[k + 1]],
+            )
+            for k, part in enumerate(self._parts)
+        ]
+        return Blocks._of(parts, self._read_ahead)
 
     def description(self) -> str:
         """Return what a resumed fit recognises the data by: the pieces' rows, and their labels."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Array, Csr
+from ..datasets._parts import take_rows
 from .arrays import ArrayObjective
 from .objective import Doubles
 from .pieces import Moments
@@ -151,18 +152,6 @@ class SampleOfPieces(ArraySample):
         self.scale[at] = scale * (abs(x_scale) or 1.0)
         if features is None:
             self.unseen = flat
-
-
-def take_rows(X: Array | Csr, rows: NDArray[np.intp]) -> Array | Csr:
-    """Return a copy of some rows."""
-    if not isinstance(X, Csr):
-        taken: Array = X[rows]
-        return taken
-    begin = X.indptr[rows].astype(np.intp)
-    lengths = X.indptr[rows + 1].astype(np.intp) - begin
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    entries = np.arange(ends[-1]) + np.repeat(begin - ends[:-1], lengths)
-    return Csr(X.data[entries], X.indices[entries], ends, (len(rows), X.shape[1]))
 
 
 def stacked(rows: list[Array | Csr]) -> Array | Csr:
