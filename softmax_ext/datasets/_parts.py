@@ -15,7 +15,7 @@ from ..errors import DataFormatError
 
 #: Bytes of X in a part, by default: little beside what memory there is, much beside what a call or
 #: a request to a disk costs.
-PART_BYTES = 32 << 20
+PART_BYTES = 64 << 20
 # Rows of a part are a multiple of this, as far as there are so many: the drivers' own slices are.
 _ROWS = 64
 
