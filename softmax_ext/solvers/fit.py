@@ -265,7 +265,7 @@ def minimize(
     max_iter = integer_between("max_iter", max_iter, 0)
     if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
-        losses, W, b = _without_rows(X, W, b, x_scale, label_smoothing, kernels)
+        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
     else:
         losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
     parameters = [W] if b is None else [W, b]
@@ -332,7 +332,7 @@ def _of_rows(
     return losses, W, b
 
 
-def _without_rows(
+def without_rows(
     X: Any,
     W: NDArray[Any],
     b: NDArray[Any] | None,
