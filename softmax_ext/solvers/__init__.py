@@ -9,5 +9,6 @@ inverse Hessian is that of `pairs`, over a preconditioner from `curvature`, when
 
 from .fit import fit_lbfgs, minimize
 from .result import FitResult
+from .together import minimize_many
 
-__all__ = ["FitResult", "fit_lbfgs", "minimize"]
+__all__ = ["FitResult", "fit_lbfgs", "minimize", "minimize_many"]

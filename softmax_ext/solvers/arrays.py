@@ -10,9 +10,10 @@ import numpy as np
 
 from ..arguments import Array, Csr
 from ..foreign import problem_of
+from ..model import described
 from ..results import LinearCrossEntropyResult
 from .objective import Doubles, Evaluation, Floats, split
-from .sample import ArraySample
+from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
@@ -126,12 +127,27 @@ class ArrayObjective:
 
     def sample(self, n: int, *, by_length: bool) -> ArraySample:
         """Draw n rows by their weight; see the protocol."""
+        return ArraySample(self, self._share(), n, by_length)
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the features' means and deviations; see the protocol."""
+        mean, deviation = moments(self.X, self._share())
+        return mean * self.x_scale, deviation * abs(self.x_scale)
+
+    def _share(self) -> Doubles:
+        """Return the weights of the rows, those that do not count without one, of sum 1."""
         weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
         if self._y.ndim == 1:
             weight[self._y < 0] = 0
         else:
             weight *= self._y.sum(axis=1)
-        return ArraySample(self, weight / weight.sum(), n, by_length)
+        total = weight.sum()
+        return weight / total if total else weight
+
+    def description(self) -> str:
+        """Return what a resumed fit recognises the data by; X itself is not read."""
+        arrays = (self._y, self.sample_weight)
+        return described(self._values.dtype, self.X.shape, arrays)
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""
