@@ -159,15 +159,27 @@ class Curvature:
 
     def shared(self, theta: Doubles) -> Preconditioner | None:
         """One matrix for all classes; None if there is no positive one, as below."""
+        (factor,) = self._factorised(*self._of_all_classes(theta))
+        if factor is None:
+            return None
+        return self._with_features_standardised(lambda g: _solve(factor, g))
+
+    def _of_all_classes(self, theta: Doubles) -> tuple[NDArray[np.intp], Doubles]:
+        """Choose rows at a point; return them and their weights (n, 1) in what classes share."""
         P = self.sample.probabilities(theta)
         chosen, factors = self._choose(P)
         p = P[chosen]
         # The mean of the C - 1 eigenvalues of K_i that are not 0.
         size = factors * (1 - np.einsum("ij,ij->i", p, p)) / max(1, self.C - 1)
-        (factor,) = self._factorised(chosen, np.maximum(size, 0)[:, None])
-        if factor is None:
-            return None
-        return self._with_features_standardised(lambda g: _solve(factor, g))
+        return chosen, np.maximum(size, 0)[:, None]
+
+    def second_moments(self, theta: Doubles) -> tuple[Floats, float]:
+        """Return the matrix that `shared` factorises, without l2, and the sum of its weights.
+
+        It is of the rows centred by `sample.mean` and divided by `scale`.
+        """
+        chosen, weights = self._of_all_classes(theta)
+        return self._products(chosen, weights)[0], float(weights.sum())
 
     def blocks(self, theta: Doubles) -> Preconditioner | None:
         """A matrix for each rotated class."""
@@ -242,10 +254,10 @@ class Curvature:
         """
 
         def wrapped(g: Doubles) -> Doubles:
-            rotated = np.ascontiguousarray(_product(g, rotation).T)
+            rotated = np.ascontiguousarray(product(g, rotation).T)
             rotated[0] = 0
             apply(rotated[1:])
-            result: Doubles = _product(rotated.T, rotation.T)
+            result: Doubles = product(rotated.T, rotation.T)
             return result
 
         return self._with_features_standardised(wrapped)
@@ -276,6 +288,14 @@ class Curvature:
 
         a_i are the standardised rows.
         """
+        matrices = self._products(chosen, weights)
+        return [
+            _inverse_factor(M, self._ridge(weight))
+            for M, weight in zip(matrices, weights.sum(axis=0), strict=True)
+        ]
+
+    def _products(self, chosen: NDArray[np.intp], weights: Doubles) -> Floats:
+        """Return ``sum_i w_i a_i a_i^T`` for each column w of weights."""
         width = self.D + self.intercept
         roots = np.sqrt(weights).astype(self.dtype)
         matrices = np.zeros((weights.shape[1], width, width), self.dtype)
@@ -283,10 +303,7 @@ class Curvature:
             for M, root in zip(matrices, roots.T, strict=True):
                 weighted = a * root[part, None]
                 M += weighted.T @ weighted
-        return [
-            _inverse_factor(M, self._ridge(weight))
-            for M, weight in zip(matrices, weights.sum(axis=0), strict=True)
-        ]
+        return matrices
 
     def _ridge(self, weight: float) -> Doubles:
         """The penalty's part of the diagonal, given the sum of the rows' weights.
@@ -303,10 +320,10 @@ class Curvature:
 
 def _solve(factor: Floats, x: Doubles) -> Floats:
     """Return ``factor.T @ factor @ x``, for x (n, k)."""
-    return _product(factor.T, _product(factor, x.astype(factor.dtype)))
+    return product(factor.T, product(factor, x.astype(factor.dtype)))
 
 
-def _product(a: Floats, b: Floats) -> Floats:
+def product(a: Floats, b: Floats) -> Floats:
     """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
 
     After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the

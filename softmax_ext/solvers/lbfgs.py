@@ -88,7 +88,7 @@ class _Fit:
         elif self._precondition and not objective.losses.is_sparse:
             # Within an orthant a preconditioner that mixes features leads astray.
             self._inverse_hessian.set_first(objective.curvature().scales())
-        self._progress = _Progress(PLAIN_PATIENCE if self._renewal is None else PATIENCE)
+        self._progress = Progress(PLAIN_PATIENCE if self._renewal is None else PATIENCE)
 
     def _place(self, theta: Doubles, value: float, gradient: Doubles) -> None:
         self._theta, self._value, self._gradient = theta, value, gradient
@@ -154,7 +154,7 @@ class _Fit:
         """Go on without the preconditioner, where there is one and no step along it was good."""
         if self._renewal is None or not self._renewal.drop():
             return False
-        self._progress = _Progress(PLAIN_PATIENCE)
+        self._progress = Progress(PLAIN_PATIENCE)
         return True
 
     def _step(self, theta: Doubles, value: float, gradient: Doubles) -> None:
@@ -197,7 +197,7 @@ class _Fit:
         )  # fmt: skip
 
 
-class _Progress:
+class Progress:
     """Tells how much is to be expected of a fit, and whether rounding leads it in circles."""
 
     def __init__(self, patience: int) -> None:
