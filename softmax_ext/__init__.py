@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .config import show_config
     from .datasets import Blocks
     from .model import SoftmaxModel
-    from .solvers import FitResult, fit_lbfgs
+    from .solvers import FitResult, PathResult, fit_lbfgs, fit_path
     from .training import (
         History,
         HistoryRow,
@@ -54,6 +54,7 @@ _LAZY = {
     "Blocks": "datasets",
     "FitResult": "solvers",
     "History": "training",
+    "PathResult": "solvers",
     "HistoryRow": "training",
     "SoftmaxModel": "model",
     "StopTraining": "training",
@@ -61,6 +62,7 @@ _LAZY = {
     "TrainingEvent": "training",
     "TrainingInterrupted": "training",
     "fit_lbfgs": "solvers",
+    "fit_path": "solvers",
     "show_config": "config",
 }
 
@@ -75,6 +77,7 @@ __all__ = [
     "Kernels",
     "LinearCrossEntropyResult",
     "ModelFormatError",
+    "PathResult",
     "SoftmaxModel",
     "StopTraining",
     "Trainer",
@@ -86,6 +89,7 @@ __all__ = [
     "cross_entropy_with_grad",
     "entropy",
     "fit_lbfgs",
+    "fit_path",
     "get_num_threads",
     "kernels",
     "kl_divergence",

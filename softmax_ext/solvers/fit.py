@@ -25,7 +25,7 @@ from .arrays import ArrayObjective
 from .blocks import blocks_objective
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
-from .objective import Objective
+from .objective import Doubles, Objective
 from .penalised import Penalised
 from .penalties import KINDS
 from .result import FitResult
@@ -115,19 +115,7 @@ def fit_lbfgs(
     """
     if not (as_number("C", C) > 0):
         raise ValueError(f"C: {C} came, a number above 0 was wanted")
-    rows: Any
-    target: NDArray[Any] | None = None
-    if isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
-        rows = blocks_objective(
-            X, model.W, model.b, classes=model.classes, x_scale=model.x_scale, label_smoothing=0.0,
-            kernels=model.kernels,
-        )  # fmt: skip
-    elif hasattr(X, "value_and_gradient"):
-        rows = X
-    else:
-        rows = model._flatten(X)
-        target = model._as_target(y, rows.shape[0])
+    rows, target = rows_for(model, X, y, sample_weight)
     last: FitResult | None = None
 
     def remember(state: FitResult) -> None:
@@ -268,20 +256,12 @@ def minimize(
     max_iter = integer_between("max_iter", max_iter, 0)
     if penalty not in KINDS:
         raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
-    if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
-        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
-    else:
-        losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
-    parameters = [W] if b is None else [W, b]
-    for name, values in zip("Wb", parameters, strict=False):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
-    start = np.vstack(parameters).astype(np.float64)
+    losses, start = losses_and_start(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
     if checkpoint is not None:
         settings = {
             "l2": l2, "l1": l1, "penalty": penalty, "label_smoothing": label_smoothing,
-            "x_scale": x_scale, "standardize": bool(standardize), "precondition": bool(precondition),
+            "x_scale": x_scale, "standardize": bool(standardize),
+            "precondition": bool(precondition),
         }  # fmt: skip
         log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
@@ -300,6 +280,46 @@ def minimize(
     if standardize:
         scaled.fold_into(result)
     return result
+
+
+def losses_and_start(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    sample_weight: ArrayLike | None,
+    x_scale: float,
+    label_smoothing: float,
+    kernels: Any,
+) -> tuple[Objective, Doubles]:
+    """Check the data and a starting point, and make an objective and parameters of them."""
+    if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
+        _refuse_beside(X, y, sample_weight)
+        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
+    else:
+        losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
+    parameters = [W] if b is None else [W, b]
+    for name, values in zip("Wb", parameters, strict=False):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
+    return losses, np.vstack(parameters).astype(np.float64)
+
+
+def rows_for(
+    model: SoftmaxModel, X: Any, y: Any, sample_weight: Any
+) -> tuple[Any, NDArray[Any] | None]:
+    """Return a model's data as `minimize` takes them: rows and targets, or what has both."""
+    if isinstance(X, Blocks):
+        _refuse_beside(X, y, sample_weight)
+        rows = blocks_objective(
+            X, model.W, model.b, classes=model.classes, x_scale=model.x_scale, label_smoothing=0.0,
+            kernels=model.kernels,
+        )  # fmt: skip
+        return rows, None
+    if hasattr(X, "value_and_gradient"):
+        return X, None
+    rows = model._flatten(X)
+    return rows, model._as_target(y, rows.shape[0])
 
 
 def _of_rows(

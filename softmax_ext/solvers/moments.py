@@ -177,7 +177,7 @@ class Moments:
                 break
         result = standard.back(X)
         # Exactly where it was, where nothing moved.
-        same = X == start
+        same = start == X
         D = len(standard.scale)
         result[:D][same[:D]] = theta[:D][same[:D]]
         return result
