@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._kernels import available_isas, compiled_isas
 from .errors import DataFormatError, ModelFormatError
 from .ops import Kernels, default_kernels
-from .results import CrossEntropyResult, LinearCrossEntropyResult
+from .results import CrossEntropyResult, HessianProductResult, LinearCrossEntropyResult
 from .threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ cross_entropy = kernels.cross_entropy
 cross_entropy_with_grad = kernels.cross_entropy_with_grad
 linear_cross_entropy = kernels.linear_cross_entropy
 linear_cross_entropy_with_grad = kernels.linear_cross_entropy_with_grad
+linear_cross_entropy_hvp = kernels.linear_cross_entropy_hvp
 predict = kernels.predict
 predict_proba = kernels.predict_proba
 entropy = kernels.entropy
@@ -65,6 +66,7 @@ __all__ = [
     "CrossEntropyResult",
     "DataFormatError",
     "FitResult",
+    "HessianProductResult",
     "History",
     "HistoryRow",
     "Kernels",
@@ -86,6 +88,7 @@ __all__ = [
     "kl_divergence",
     "linear",
     "linear_cross_entropy",
+    "linear_cross_entropy_hvp",
     "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",

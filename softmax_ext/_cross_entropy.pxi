@@ -11,7 +11,7 @@ cdef struct CrossEntropyBlock:
 
 @cython.final
 cdef class CrossEntropy(RowsJob):
-    """Cross-entropy of (A, B, C) logits; the gradient if out is given.
+    """Cross-entropy of (A, B, C) logits; the gradient, divided by `denominator`, if out is given.
 
     out must not overlap the logits. losses: (A*B,) of the logits' type, or None.
     """
@@ -19,13 +19,17 @@ cdef class CrossEntropy(RowsJob):
     cdef Target t
     cdef smx_leaves *k
     cdef bint f64, small
+    cdef double denominator
     cdef idx n, nb, c, step, rb, ldl
 
-    def __init__(self, str isa, cnp.ndarray x, Target t, cnp.ndarray out, cnp.ndarray losses):
+    def __init__(self, str isa, cnp.ndarray x, Target t, double denominator,
+                 cnp.ndarray out, cnp.ndarray losses):
         self.f64 = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64
         self.k = leaves_of(isa, self.f64)
         self.x, self.out, self.losses, self.t = x, out, losses, t
+        self.denominator = denominator
         self.n, self.nb, self.c = x.shape[0] * x.shape[1], x.shape[1], x.shape[2]
+        self.groups = 1
         self.small = self.c <= self.k.cols_max or self.c < self.k.lanes
         self.rb = rows_per_block(self.c, 8 if self.f64 else 4, self.k.lanes)
         self.ldl = self.rb if self.small else odd_lines(self.c, 8 if self.f64 else 4)
@@ -33,11 +37,10 @@ cdef class CrossEntropy(RowsJob):
     def run(self, idx step, int threads):
         """All rows, `step` to a slice. Returns the sum of the losses, and the first bad row (only if
         a label has changed since the scan) or -1."""
-        self.begin()
         self.step = step
         cdef CrossEntropyBlock w
         self.run_rows((self.n + step - 1) // step, threads, 0, self.lay_out(0, &w))
-        return self.total.loss, self.total.bad
+        return self.total.loss[0], self.total.bad
 
     cdef idx lay_out(self, size_t at, CrossEntropyBlock *w) noexcept nogil:
         """The work arrays of a block, from `at` on; their size if that is 0."""
@@ -51,9 +54,8 @@ cdef class CrossEntropy(RowsJob):
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef CrossEntropyBlock w
-        cdef Result *result = &self.results[slot]
+        cdef Result *result = self.begin(slot)
         cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
         self.lay_out(scratch, &w)
         if self.f64:
             self.run_blocks[double](lo, hi, &w, result, NULL)
@@ -93,7 +95,7 @@ cdef class CrossEntropy(RowsJob):
                     elif rows.label[r] < 0 or rows.label[r] >= self.c:
                         result.bad = at + r
                         return
-            result.loss += self.block[real](n, mode, rows, src, xs[1], xs[2], dst, ob, oc,
+            result.loss[0] += self.block[real](n, mode, rows, src, xs[1], xs[2], dst, ob, oc,
                                             <real *>w.block, <real *>w.mx, <real *>w.ls,
                                             <real *>w.scale)
             if losses != NULL:
@@ -120,11 +122,12 @@ cdef class CrossEntropy(RowsJob):
             # Long rows, classes side by side: straight from the logits to the gradient.
             sr = xb // <idx>sizeof(real)
             sc = 1
-            factors[real](self.t, n, rows, scale)
+            factors[real](self.t, self.denominator, n, rows, scale)
             self.k.softmax_rows(mode, n, c, x, sr, scale, out, ob // <idx>sizeof(real), mx, ls)
             deviations[real](self.t, n, rows, <const real *>x, sr, sc, mx)
             if mode == SMX_PROB:
-                subtract_targets[real](self.t, n, rows, <real *>out, ob // <idx>sizeof(real), sc)
+                subtract_targets[real](self.t, self.denominator, n, rows, <real *>out,
+                                       ob // <idx>sizeof(real), sc)
             return finish_losses[real](n, rows, ls)
         if kept == n:
             gather[real](self.k, n, c, x, xb, xc, block, sr, sc)
@@ -132,7 +135,7 @@ cdef class CrossEntropy(RowsJob):
             for r in range(kept):
                 for j in range(c):
                     memcpy(block + r * sr + j * sc, x + rows.place[r] * xb + j * xc, sizeof(real))
-        factors[real](self.t, kept, rows, scale)
+        factors[real](self.t, self.denominator, kept, rows, scale)
         lanes = round_up(kept, self.k.lanes)
         if kept:
             if small:
@@ -145,7 +148,7 @@ cdef class CrossEntropy(RowsJob):
                 self.k.softmax_rows(mode, kept, c, block, ldl, scale, block, ldl, NULL, ls)
             total = finish_losses[real](kept, rows, ls)
         if mode == SMX_PROB:
-            subtract_targets[real](self.t, kept, rows, block, sr, sc)
+            subtract_targets[real](self.t, self.denominator, kept, rows, block, sr, sc)
             if kept == n:
                 scatter[real](self.k, n, c, block, sr, sc, out, ob, oc)
             else:

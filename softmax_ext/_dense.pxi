@@ -1,20 +1,10 @@
 # The linear layer over a dense X.
 
 cdef enum Purpose:  # what a pass over X is for
-    LINEAR, PROBA, PREDICT, LOSS, GRADIENT
-
-# Up to this size W transposed stays whole; above, panels of classes are transposed as they come.
-cdef idx RESIDENT_BYTES = 8 << 20
-cdef idx PANEL_BYTES = 512 << 10
-
+    LINEAR, PROBA, PREDICT, LOSS, GRADIENT, HESSIAN
 
 # Classes of a gradient that are turned at a time to be added to one in another layout.
 cdef idx FLIPPED = 32
-
-# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB
-# of float32, which stay in L2.
-cdef idx TURNED = 256
-
 
 # Slices of rows without gradients: at least so many multiplications, some 20 microseconds, and a
 # 64th of the rows, for the first ones of a slice are not fetched ahead.
@@ -34,40 +24,55 @@ cdef idx LARGE_BYTES = 1 << 20
 cdef class Pass(RowsJob):
     """One pass over the rows of X, block by block, logits never whole; what dense and sparse X share.
 
-    W: (D, C) of the compute type, any strides. b: (C,) contiguous or None. rows: contiguous int64
-    in [0, N), or None. out: (n, C) for LINEAR and PROBA, (n,) intp for PREDICT. For LOSS and
-    GRADIENT: losses (n,) or None, which start as zeros and stay so where a row is ignored.
+    W: (D, width) of the compute type, any strides. b: (width,) contiguous or None. rows: contiguous
+    int64 in [0, N), or None. denominator: what gradients are divided by. For LOSS and GRADIENT the
+    width may be that of several weight matrices (D, C) side by side, each a group of C classes with
+    a loss of its own: softmax and losses go by group, the products know the width only. For HESSIAN
+    the second half of W is the direction V.
+
+    What a run fills: out (n, width) for LINEAR and PROBA, (n,) intp for PREDICT; losses (n,) or
+    None for LOSS and GRADIENT of one group, which start as zeros and stay so where a row is ignored.
     """
     cdef cnp.ndarray W, b, rows, out, losses
     cdef Target t
     cdef smx_leaves *k
     cdef int purpose
     cdef bint f64
-    cdef readonly idx row_block
-    cdef idx n, d, c, size, step
-    cdef double x_scale
+    cdef readonly idx row_block, n
+    cdef idx d, size, step
+    cdef idx width      # columns of W: what the product has for a row
+    cdef idx c          # classes of a group, of which the width has self.groups
+    cdef idx dw_width   # columns of dW: the width, but not of a direction
+    cdef double x_scale, denominator
     cdef const int64_t *pick
 
-    def __init__(self, str isa, int purpose, idx n_rows, cnp.ndarray W, cnp.ndarray b,
-                 double x_scale, cnp.ndarray rows, Target target, cnp.ndarray out,
-                 cnp.ndarray losses):
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
         self.f64 = cnp.PyArray_TYPE(W) == cnp.NPY_FLOAT64
         self.k = leaves_of(isa, self.f64)
-        self.purpose, self.x_scale = purpose, x_scale
+        self.purpose, self.x_scale, self.denominator = purpose, examples.x_scale, denominator
         self.W, self.b, self.rows = W, b, rows
-        self.t, self.out, self.losses = target, out, losses
+        self.t = examples.target
         self.size = 8 if self.f64 else 4
-        self.d, self.c = W.shape[0], W.shape[1]
+        self.d, self.width = W.shape[0], W.shape[1]
+        self.c = self.width if self.t is None else self.t.c
+        self.dw_width = self.c if purpose == HESSIAN else self.width
+        self.groups = self.dw_width // self.c
         self.pick = NULL if rows is None else <const int64_t *>cnp.PyArray_DATA(rows)
-        self.n = n_rows if rows is None else rows.shape[0]
+        self.n = examples.n if rows is None else rows.shape[0]
 
-    cdef int worth(self, int threads, idx work) noexcept:
-        """How many of the threads are worth their while, at so many multiplications a row."""
-        return threads if self.n * work >= THREADED_PRODUCTS else 1
+    cpdef idx work(self) noexcept:
+        """Multiplications that take as long as a row."""
+        return self.d * self.width
 
-    cdef idx forward_step(self, idx work) noexcept:
+    cdef int worth(self, int threads) noexcept:
+        """How many of the threads are worth their while."""
+        return threads if self.n * self.work() >= THREADED_PRODUCTS else 1
+
+    cdef idx forward_step(self) noexcept:
         """Rows of a slice without gradients."""
-        return round_up(max(1, SLICE_PRODUCTS // max(1, work), (self.n + 63) // 64), self.row_block)
+        return round_up(max(1, SLICE_PRODUCTS // max(1, self.work()), (self.n + 63) // 64),
+                        self.row_block)
 
     cdef idx next_block(self, idx *at, idx hi, Rows *rows, idx *bad) noexcept nogil:
         """Up to row_block rows that are not ignored, from *at on, with their labels."""
@@ -90,10 +95,46 @@ cdef class Pass(RowsJob):
         return n
 
 
+cdef void take_block(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
+                     real *scale, Result *result) noexcept nogil:
+    """What a block's logits are for: losses, and gradients or products with the Hessian in L."""
+    if p.purpose == HESSIAN:
+        directions_of[real](p, n, rows, by_rows, L, ld, mx, scale)
+    else:
+        add_losses[real](p, n, rows, by_rows, L, ld, mx, ls, scale, result)
+
+
+cdef void directions_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx,
+                        real *scale) noexcept nogil:
+    """In the first half of L, in place of the logits: what their gradient changes by along the
+    direction, whose part is in the second half."""
+    cdef idx padded = round_up(n, p.k.lanes)
+    factors[real](p.t, p.denominator, n, rows, scale)
+    if by_rows:
+        p.k.argmax_rows(n, p.c, L, ld, mx, rows.arg)
+        p.k.softmax_rows(SMX_PROB, n, p.c, L, ld, NULL, L, ld, NULL, NULL)
+        p.k.hessian_rows(n, p.c, L + p.c, ld, rows.arg, scale, L, ld)
+    else:
+        p.k.argmax_cols(n, p.c, L, ld, mx, rows.arg)
+        p.k.softmax_cols(SMX_PROB, padded, p.c, L, ld, mx, NULL, L, ld, NULL, NULL)
+        p.k.hessian_cols(n, p.c, L + p.c * ld, ld, rows.arg, scale, L, ld)
+
+
+cdef void add_losses(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
+                     real *scale, Result *result) noexcept nogil:
+    """Each group's losses of a block, and its rows that are right, to the result; L becomes the
+    gradient if one is wanted."""
+    cdef idx g
+    for g in range(p.groups):
+        result.loss[g] += losses_of[real](p, n, rows, by_rows, L, ld, mx, ls, scale)
+        result.n_correct[g] += count_correct(p.t, n, rows)
+        L += p.c if by_rows else p.c * ld
+
+
 cdef double losses_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, real *mx, real *ls,
                       real *scale) noexcept nogil:
-    """The rows' losses, summed and (if wanted) one by one; L becomes the gradient if one is
-    wanted."""
+    """The rows' losses in one group, summed and (if wanted) one by one; L becomes the gradient if
+    one is wanted."""
     cdef double total
     cdef idx r, padded = round_up(n, p.k.lanes)
     cdef idx sr = ld if by_rows else 1, sc = 1 if by_rows else ld
@@ -103,14 +144,14 @@ cdef double losses_of(Pass p, idx n, Rows *rows, bint by_rows, real *L, idx ld, 
         p.k.argmax_rows(n, p.c, L, ld, mx, rows.arg)
     else:
         p.k.argmax_cols(n, p.c, L, ld, mx, rows.arg)
-    factors[real](p.t, n, rows, scale)
+    factors[real](p.t, p.denominator, n, rows, scale)
     deviations[real](p.t, n, rows, L, sr, sc, mx)
     if by_rows:
         p.k.softmax_rows(mode, n, p.c, L, ld, scale, L, ld, NULL, ls)
     else:
         p.k.softmax_cols(mode, padded, p.c, L, ld, mx, scale, L, ld, NULL, ls)
     if p.purpose == GRADIENT:
-        subtract_targets[real](p.t, n, rows, L, sr, sc)
+        subtract_targets[real](p.t, p.denominator, n, rows, L, sr, sc)
     total = finish_losses[real](n, rows, ls)
     if p.losses is not None:
         losses = <real *>cnp.PyArray_DATA(p.losses)
@@ -143,7 +184,7 @@ cdef void emit(Pass p, idx lo, idx n, bint by_rows, real *L, idx ld, real *mx,
 cdef void put_bias_gradient(Pass p, const double *sums, cnp.ndarray db):
     """db from its float64 sums."""
     cdef idx j
-    for j in range(p.c):
+    for j in range(p.dw_width):
         if p.f64:
             (<double *>cnp.PyArray_GETPTR1(db, j))[0] = sums[j]
         else:
@@ -176,14 +217,12 @@ cdef struct Sums:
 
 @cython.final
 cdef class LinearPass(Pass):
-    """A pass over a dense X: (N, D) float32, float64 or uint8, native, any strides.
-
-    dX: (n, D) or None; it starts as zeros and stays so where a row is ignored.
-    """
+    """A pass over a dense X."""
     cdef cnp.ndarray X, dX, dW, db
     cdef Scratch w_scratch, sums_scratch
-    cdef int x_code
+    cdef int x_code, x_type             # in memory; and of the rows that the leaves get
     cdef bint direct, by_rows, w_direct
+    cdef bint in_rows                   # rows of X are read as they lie, perhaps to be widened
     cdef public cnp.ndarray next_rows   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
     cdef bint shared                    # several threads take parts of this pass
@@ -201,12 +240,13 @@ cdef class LinearPass(Pass):
     cdef bint in_place                  # gradients of W are added up in dW itself
     cdef bint one_slice
 
-    def __init__(self, str isa, int purpose, cnp.ndarray X, cnp.ndarray W, cnp.ndarray b,
-                 double x_scale, cnp.ndarray rows, Target target, cnp.ndarray out,
-                 cnp.ndarray losses, cnp.ndarray dX):
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
         cdef idx w_bytes
-        Pass.__init__(self, isa, purpose, X.shape[0], W, b, x_scale, rows, target, out, losses)
-        self.X, self.dX = X, dX
+        cdef int stored
+        cdef cnp.ndarray X = examples.X
+        Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
+        self.X = X
         self.x_code = code_of(X)
         self.x_data, self.w_data = <const char *>cnp.PyArray_DATA(X), <const char *>cnp.PyArray_DATA(W)
         self.xr, self.xc = X.strides[0], X.strides[1]
@@ -214,35 +254,42 @@ cdef class LinearPass(Pass):
         # Fewer features than lanes: rows are copied and padded with zeros to a full vector.
         self.de = max(self.d, self.k.lanes)
         self.ldw = odd_lines(round_up(self.de, self.k.lanes), self.size)
-        self.by_rows = self.c >= self.k.rows_from
-        self.ldr = odd_lines(self.c, self.size)
-        self.direct = (self.d >= self.k.lanes and
-                       ((self.x_code == (F64 if self.f64 else F32) and self.xc == self.size) or
-                        (self.x_code == U8 and self.xc == 1 and self.c <= 32)))
-        self.w_direct = self.wc == self.size and x_scale == 1
-        w_bytes = self.c * self.ldw * self.size
-        self.panelled = w_bytes > RESIDENT_BYTES
+        self.by_rows = self.width >= self.k.rows_from and self.c >= self.k.lanes
+        self.ldr = odd_lines(self.width, self.size)
+        stored = type_of(self.x_code, self.f64)
+        self.direct = (self.d >= self.k.lanes and self.xc == X.itemsize and
+                       self.width <= self.k.direct_most[stored])
+        self.x_type = stored if self.direct else SMX_REAL
+        self.in_rows = self.direct or (stored != SMX_REAL and self.xc == X.itemsize)
+        self.w_direct = self.wc == self.size and self.x_scale == 1
+        w_bytes = self.width * self.ldw * self.size
+        self.panelled = w_bytes > self.k.resident_bytes
         self.n_panels = 1
         if self.panelled:  # by rows, none narrower than a vector
-            self.n_panels = max(1, min(w_bytes // PANEL_BYTES + 1,
-                                       self.c // self.k.lanes if self.by_rows else self.c))
-        self.panel = (self.c + self.n_panels - 1) // self.n_panels
+            self.n_panels = max(1, min(w_bytes // self.k.panel_bytes + 1,
+                                       self.width // self.k.lanes if self.by_rows
+                                       else self.width))
+            if purpose == HESSIAN:  # the first half of them are those of dW
+                self.n_panels = max(2, self.n_panels // 2 * 2)
+        self.panel = (self.width + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
-        self.row_block = (self.k.row_block if self.c <= 64 else
-                          128 if self.c <= 256 and not self.by_rows else 256)
+        self.row_block = (self.k.row_block if self.width <= 64 else
+                          self.k.row_block_wide if self.width <= 256 and not self.by_rows else
+                          self.k.row_block_most)
         # A stride of 1 KiB would meet 4 cache sets only.
-        self.ldg = self.row_block + (16 if self.c > 64 else 0)
+        self.ldg = self.row_block + (16 if self.width > 64 else 0)
         self.ld = self.ldr if self.by_rows else self.ldg
-        if not self.panelled:
-            self.keep_W(dX is not None)
 
-    cdef keep_W(self, bint turned):
-        """W whole: transposed, if `turned` or class-major, and by rows."""
-        cdef idx w_bytes = self.c * self.ldw * self.size if turned or not self.by_rows else 0
+    cdef keep_W(self):
+        """W whole, unless in panels: transposed, if class-major or for dX, and by rows."""
+        cdef bint turned = self.dX is not None or not self.by_rows
+        cdef idx w_bytes = self.width * self.ldw * self.size if turned else 0
         cdef idx r_bytes = self.d * self.ldr * self.size
         cdef size_t at
         cdef void *whole
+        if self.panelled:
+            return
         if not self.by_rows or self.w_direct:
             r_bytes = 0
         self.w_scratch = Scratch(round_up(w_bytes, 64) + r_bytes + (self.d + 8) * sizeof(void *))
@@ -253,18 +300,18 @@ cdef class LinearPass(Pass):
         with nogil:
             if self.f64:
                 if w_bytes:
-                    self.pack[double](0, self.c, <double *>self.Wt)
+                    self.pack[double](0, self.width, <double *>self.Wt)
                 if self.by_rows:
-                    self.rows_of_W[double](0, self.c, <double *>whole, self.wr)
+                    self.rows_of_W[double](0, self.width, <double *>whole, self.wr)
             else:
                 if w_bytes:
-                    self.pack[float](0, self.c, <float *>self.Wt)
+                    self.pack[float](0, self.width, <float *>self.Wt)
                 if self.by_rows:
-                    self.rows_of_W[float](0, self.c, <float *>whole, self.wr)
+                    self.rows_of_W[float](0, self.width, <float *>whole, self.wr)
 
     cdef idx first_of(self, idx panel) noexcept nogil:
         """The first class of a panel."""
-        return panel * self.c // self.n_panels
+        return panel * self.width // self.n_panels
 
     cdef void rows_of_W(self, idx c0, idx c1, real *to, const void **wr) noexcept nogil:
         """wr = where the rows of x_scale * W[:, c0:c1] are: in W itself if they can be."""
@@ -301,10 +348,10 @@ cdef class LinearPass(Pass):
         n_dxs: gradients of the rows, to be added up. own_panel: with memory for a panel of W.
         """
         cdef idx rb = self.row_block, size = self.size, rows_bytes = rb * self.ldw * size
-        w.L = place(&at, self.ld * (rb if self.by_rows else self.c) * size)
+        w.L = place(&at, self.ld * (rb if self.by_rows else self.width) * size)
         w.G = w.L
-        if self.by_rows and self.purpose == GRADIENT:
-            w.G = place(&at, self.ldg * min(self.c, TURNED) * size)
+        if self.by_rows and self.purpose >= GRADIENT:
+            w.G = place(&at, self.ldg * min(self.dw_width, self.k.turned) * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -322,34 +369,39 @@ cdef class LinearPass(Pass):
         """What work arrays hold before their first block."""
         cdef idx r
         if not self.by_rows:  # rows up to a whole vector are computed with
-            memset(w.L, 0, self.ld * self.c * self.size)
+            memset(w.L, 0, self.ld * self.width * self.size)
         for r in range(self.panel):
             w.wp[r] = <char *>w.Wt + r * self.ldw * self.size
 
     cdef idx lay_out_sums(self, size_t at, bint with_dW, Sums *sums) noexcept nogil:
-        sums.dW = place(&at, self.c * self.ldw * self.size if with_dW else 0)
-        sums.db = <double *>place(&at, self.c * 8) if self.db is not None else NULL
+        sums.dW = place(&at, self.dw_width * self.ldw * self.size if with_dW else 0)
+        sums.db = <double *>place(&at, self.dw_width * 8) if self.db is not None else NULL
         return at
 
     cdef void clear(self, Sums *sums, bint with_dW) noexcept nogil:
         if with_dW:
-            memset(sums.dW, 0, self.c * self.ldw * self.size)
+            memset(sums.dW, 0, self.dw_width * self.ldw * self.size)
         if sums.db != NULL:
-            memset(sums.db, 0, self.c * 8)
+            memset(sums.db, 0, self.dw_width * 8)
 
-    def run(self, idx work, int threads):
-        """All rows, without gradients; `work`: multiplications of a row.
+    def run(self, int threads, cnp.ndarray out, cnp.ndarray losses):
+        """All rows, without gradients. Returns what `outcome` does."""
+        self.out, self.losses = out, losses
+        self.keep_W()
+        return self.run_all(self.row_block if self.panelled else self.forward_step(),
+                            self.worth(threads), 0)
 
-        Returns (loss sum, n_correct, position of a bad label or -1, -1).
+    def run_gradient(self, int threads, cnp.ndarray losses, cnp.ndarray dW, cnp.ndarray db,
+                     cnp.ndarray dX):
+        """The same with gradients of W, and of b (width,) and X (n, D) unless None.
+
+        dX starts as zeros and stays so where a row is ignored.
         """
-        threads = self.worth(threads, work)
-        return self.run_all(self.row_block if self.panelled else self.forward_step(work), threads, 0)
-
-    def run_gradient(self, idx work, int threads, cnp.ndarray dW, cnp.ndarray db):
-        """The same with gradients of W and (unless None) b."""
-        cdef idx step = self.gradient_step(work), slots, own_slots, turned_bytes, at
+        cdef idx step = self.gradient_step(), slots, own_slots, turned_bytes, at
         cdef Sums sums
-        threads = self.worth(threads, work)
+        threads = self.worth(threads)
+        self.losses, self.dX = losses, dX
+        self.keep_W()
         if self.panelled:
             return PanelGradient(self, dW).run(threads, db)
         self.dW, self.db = dW, db
@@ -383,12 +435,12 @@ cdef class LinearPass(Pass):
         return result
 
     cdef bint is_large(self) noexcept:
-        return self.c * self.d * self.size > LARGE_BYTES
+        return self.dw_width * self.d * self.size > LARGE_BYTES
 
-    cdef idx gradient_step(self, idx work) noexcept:
+    cdef idx gradient_step(self) noexcept:
         """Rows of a slice with gradients, set by the shape alone: slices of one size, and at least
         two of them if that is worth a second thread."""
-        cdef idx n = self.n, n_slices
+        cdef idx n = self.n, work = self.work(), n_slices
         cdef idx step = max(2 * GRADIENT_ROWS if self.is_large() else GRADIENT_ROWS,
                             GRADIENT_PRODUCTS // max(1, work), (n + 63) // 64)
         step = min(step, MOST_ROWS)
@@ -400,24 +452,22 @@ cdef class LinearPass(Pass):
 
     cdef run_all(self, idx step, int threads, idx slots):
         cdef Block w
-        self.begin()
         self.step = step
         cdef idx n_slices = (self.n + step - 1) // step
         self.shared = threads > 1 and n_slices > 1
         self.run_rows(n_slices, threads, slots,
                       self.lay_out(0, self.dX is not None, self.panelled, &w))
-        return self.total.loss, self.total.n_correct, self.total.bad, self.total.bad_row
+        return outcome(&self.total, self.groups)
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef Block w
         cdef Sums sums
-        cdef Result *result = &self.results[slot]
+        cdef Result *result = self.begin(slot)
         cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
         self.lay_out(scratch, self.dX is not None, self.panelled, &w)
         self.prepare(&w)
         sums = self.all_sums
-        if self.purpose == GRADIENT and not self.one_slice:
+        if self.purpose >= GRADIENT and not self.one_slice:
             self.lay_out_sums(self.sums_at + slot * self.sums_bytes, True, &sums)
             self.clear(&sums, True)
         if self.f64:
@@ -430,14 +480,14 @@ cdef class LinearPass(Pass):
         cdef idx j
         if RowsJob.merge(self, i, slot):
             return True
-        if self.purpose == GRADIENT and not self.one_slice:
+        if self.purpose >= GRADIENT and not self.one_slice:
             self.lay_out_sums(self.sums_at + slot * self.sums_bytes, True, &sums)
             if self.f64:
                 self.merge_dW[double](<double *>sums.dW)
             else:
                 self.merge_dW[float](<float *>sums.dW)
             if sums.db != NULL:
-                for j in range(self.c):
+                for j in range(self.dw_width):
                     self.all_sums.db[j] += sums.db[j]
         return False
 
@@ -446,22 +496,22 @@ cdef class LinearPass(Pass):
         cdef idx i, c0 = 0, c1
         cdef real *all = <real *>self.all_sums.dW
         if not self.in_place:
-            for i in range(self.c * self.ldw):
+            for i in range(self.dw_width * self.ldw):
                 all[i] += dW[i]
             return
-        while c0 < self.c:
-            c1 = min(c0 + FLIPPED, self.c)
+        while c0 < self.dw_width:
+            c1 = min(c0 + FLIPPED, self.dw_width)
             self.add_panel[real](c0, c1, dW + c0 * self.ldw, <real *>self.turned, self.dW)
             c0 = c1
 
     cdef void put_dW(self, real *tag) noexcept nogil:
         """dW from all sums, which are used up."""
-        self.flip[real](self.c, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
+        self.flip[real](self.dw_width, <real *>self.all_sums.dW, <char *>cnp.PyArray_DATA(self.dW),
                         cnp.PyArray_STRIDES(self.dW)[0], cnp.PyArray_STRIDES(self.dW)[1])
 
     cdef void run_blocks(self, idx lo, idx hi, Block *w, Sums *sums, Result *result,
                          real *tag) noexcept nogil:
-        cdef idx c = self.c, at = lo, n, p, c0, c1
+        cdef idx width = self.dw_width, at = lo, n, p, c0, c1
         # Where nobody else does what comes after hi, its first rows are fetched too.
         cdef idx end = hi if self.shared else self.n
         cdef real *L = <real *>w.L
@@ -482,14 +532,13 @@ cdef class LinearPass(Pass):
             if self.purpose < LOSS:
                 emit[real](self, at - n, n, self.by_rows, L, self.ld, <real *>w.mx, &w.rows)
                 continue
-            result.loss += losses_of[real](self, n, &w.rows, self.by_rows, L, self.ld,
-                                           <real *>w.mx, <real *>w.ls, <real *>w.scale)
-            result.n_correct += count_correct(self.t, n, &w.rows)
-            if self.purpose == GRADIENT:
-                self.add_outer[real](n, 0, c, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
+            take_block[real](self, n, &w.rows, self.by_rows, L, self.ld, <real *>w.mx,
+                             <real *>w.ls, <real *>w.scale, result)
+            if self.purpose >= GRADIENT:
+                self.add_outer[real](n, 0, width, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
                 if self.dX is not None:
                     memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                    self.k.outer(n, c, self.de, L, self.ld if self.by_rows else 1,
+                    self.k.outer(SMX_REAL, n, width, self.de, L, self.ld if self.by_rows else 1,
                                  1 if self.by_rows else self.ld, w.wp, w.dxs, self.ldw, NULL)
                     self.emit_dX[real](n, &w.rows, <real *>w.dxs)
 
@@ -498,12 +547,14 @@ cdef class LinearPass(Pass):
         leaves cannot read as they are go to xs first."""
         cdef idx r, j, ldw = self.ldw, d = self.d
         cdef const char *x
+        cdef int stored
         for r in range(n):
             xp[r] = self.x_data + rows.a[r] * self.xr
         if not self.direct:
-            if self.x_code == U8 and self.xc == 1:
-                self.k.widen_u8(n, d, xp, xs, ldw)
-            elif self.x_code == (F64 if sizeof(real) == 8 else F32):
+            stored = type_of(self.x_code, sizeof(real) == 8)
+            if self.in_rows:
+                self.k.widen(stored, n, d, xp, xs, ldw)
+            elif stored == SMX_REAL:
                 if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
                     gather[real](self.k, n, d, <const char *>xp[0], self.xr, self.xc, xs, ldw, 1)
                 else:
@@ -530,18 +581,19 @@ cdef class LinearPass(Pass):
         if at >= self.n and self.next_rows is not None:
             pick = <const int64_t *>cnp.PyArray_DATA(self.next_rows)
             at, hi = 0, cnp.PyArray_DIMS(self.next_rows)[0]
-        if not self.direct or at >= hi:
+        if not self.in_rows or at >= hi:
             return NULL
         w.coming.n = min(self.row_block, hi - at)
         for r in range(w.coming.n):
             i = at + r if pick == NULL else pick[at + r]
             w.ahead[r] = self.x_data + i * self.xr
         w.coming.rows = w.ahead
-        w.coming.bytes = self.d * (1 if self.x_code == U8 else self.size)
+        w.coming.bytes = self.d * cnp.PyArray_ITEMSIZE(self.X)
         w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
-        if self.purpose == GRADIENT:
-            w.coming.calls += (self.c + TURNED - 1) // TURNED if self.by_rows else 1
+        if self.purpose >= GRADIENT:
+            w.coming.calls += (
+                (self.dw_width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
         return &w.coming
 
     cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
@@ -559,18 +611,15 @@ cdef class LinearPass(Pass):
         cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
         if self.by_rows:
             self.k.logits_rows(n, self.d, c1 - c0, xp, wr, b, L + c0, ld, ahead)
-        elif self.direct and self.x_code == U8:
-            self.k.logits_u8(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
-                             ld, ahead)
         else:
-            self.k.logits(round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b, L + c0 * ld,
-                          ld, ahead)
+            self.k.logits(self.x_type, round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b,
+                          L + c0 * ld, ld, ahead)
 
     cdef void add_outer(self, idx n, idx c0, idx c1, real *L, real *G, const void **xp, double *db,
                         real *acc, smx_ahead *ahead) noexcept nogil:
         """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the
         classes c0 to c1."""
-        cdef idx c = c0, m, step = TURNED if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
+        cdef idx c = c0, m, step = self.k.turned if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
         cdef real *g = G
         while c < c1:
             m = min(step, c1 - c)
@@ -580,10 +629,7 @@ cdef class LinearPass(Pass):
                 g = L + c * ld
             if db != NULL:
                 self.k.add_sums(n, m, g, ldg, db + c)
-            if self.direct and self.x_code == U8:
-                self.k.outer_u8(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
-            else:
-                self.k.outer(m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
+            self.k.outer(self.x_type, m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
             acc += m * self.ldw
             c += m
 

@@ -2,12 +2,17 @@
 
 from libc.stdint cimport int32_t
 
+cdef extern from "smx_half.inc":
+    float smx_number(int type, const void *row, Py_ssize_t i) noexcept nogil
+
 cdef extern from "smx.h":
     ctypedef Py_ssize_t smx_idx
     enum: SMX_STATS, SMX_PROB, SMX_LOG, SMX_LSE
     enum: SMX_ENTROPY, SMX_DIVERGENCE, SMX_ENTR, SMX_REL_ENTR, SMX_KL_DIV
-    enum: SMX_REAL, SMX_F32, SMX_U8, SMX_SPARSE_AHEAD
-    enum: SMX_SMALL_BLOCK
+    enum: SMX_REAL, SMX_U8, SMX_F16, SMX_BF16, SMX_F32, SMX_SPARSE_AHEAD
+    enum: SMX_SMALL_BLOCK, SMX_SMALL_ROWS
+    enum: SMX_QUICK_LOGITS, SMX_QUICK_ROWS, SMX_QUICK_CLASSES, SMX_QUICK_BATCH, SMX_QUICK_BLOCK
+    enum: SMX_MOST_LANES
 
     ctypedef struct smx_ahead:
         const void *const *rows
@@ -16,13 +21,16 @@ cdef extern from "smx.h":
 
     ctypedef struct smx_leaves:
         smx_idx lanes
-        smx_idx row_block
         smx_idx cols_max
         smx_idx rows_from
+        smx_idx row_block, row_block_wide, row_block_most
+        smx_idx direct_most[5]
+        smx_idx resident_bytes, panel_bytes
+        smx_idx turned
         void transpose(smx_idx n, smx_idx m, const void *src, smx_idx lds,
                        void *dst, smx_idx ldd) noexcept nogil
-        void widen_u8(smx_idx n, smx_idx d, const void *const *src,
-                      void *dst, smx_idx ldd) noexcept nogil
+        void widen(int type, smx_idx n, smx_idx d, const void *const *src,
+                   void *dst, smx_idx ldd) noexcept nogil
         void softmax_cols(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                           const void *mx_in, const void *scale, void *out, smx_idx ldo,
                           void *mx, void *logsum) noexcept nogil
@@ -33,26 +41,24 @@ cdef extern from "smx.h":
                          void *mx, int32_t *arg) noexcept nogil
         void argmax_rows(smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                          void *mx, int32_t *arg) noexcept nogil
-        void logits(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                    smx_idx ldw, const void *b, void *L, smx_idx ldl,
+        void logits(int type, smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                    const void *Wt, smx_idx ldw, const void *b, void *L, smx_idx ldl,
                     smx_ahead *ahead) noexcept nogil
-        void logits_u8(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                       smx_idx ldw, const void *b, void *L, smx_idx ldl,
-                       smx_ahead *ahead) noexcept nogil
         void logits_rows(smx_idx n, smx_idx d, smx_idx c, const void *const *x,
                          const void *const *W, const void *b, void *L, smx_idx ldl,
                          smx_ahead *ahead) noexcept nogil
-        void logits_few(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
+        void logits_few(int type, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                         const void *W, double scale, const void *b, void *L,
                         smx_idx ldl) noexcept nogil
-        void outer(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                   const void *const *B, void *out, smx_idx ldo,
-                   smx_ahead *ahead) noexcept nogil
-        void outer_u8(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                      const void *const *B, void *out, smx_idx ldo,
+        void outer(int type, smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai,
+                   smx_idx ak, const void *const *B, void *out, smx_idx ldo,
                    smx_ahead *ahead) noexcept nogil
         void add_sums(smx_idx n, smx_idx c, const void *G, smx_idx ldg,
                       double *sums) noexcept nogil
+        void hessian_cols(smx_idx n, smx_idx c, const void *U, smx_idx ldu, const int32_t *arg,
+                          const void *scale, void *P, smx_idx ldp) noexcept nogil
+        void hessian_rows(smx_idx n, smx_idx c, const void *U, smx_idx ldu, const int32_t *arg,
+                          const void *scale, void *P, smx_idx ldp) noexcept nogil
         void divergence_cols(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                              const void *y, smx_idx ldy, void *out) noexcept nogil
         void divergence_rows(int what, smx_idx n, smx_idx c, const void *x, smx_idx ldx,

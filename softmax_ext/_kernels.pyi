@@ -36,7 +36,14 @@ class Target:
         label_smoothing: float,
     ) -> None: ...
     def scan(self, rows: _Array | None = None) -> tuple[float, int]: ...
-    def set_total(self, total: float) -> None: ...
+
+@final
+class Examples:
+    def __init__(
+        self, X: _Array | tuple[Any, ...], x_scale: float, target: Target | None
+    ) -> None: ...
+    def meet(self, a: _Array) -> bool: ...
+    def weigh(self, rows: _Array | None = None) -> tuple[float, int]: ...
 
 @disjoint_base
 class Job: ...
@@ -80,21 +87,25 @@ class Terms(Job):
     def run(self, step: int, threads: int) -> None: ...
 
 @final
-class SmallSoftmax:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(self, mode: int, given: Any, axis: Any) -> _Array | None: ...
-
-@final
 class CrossEntropy(RowsJob):
     def __init__(
-        self, isa: str, x: _Array, t: Target, out: _Array | None, losses: _Array | None
+        self,
+        isa: str,
+        x: _Array,
+        t: Target,
+        denominator: float,
+        out: _Array | None,
+        losses: _Array | None,
     ) -> None: ...
     def run(self, step: int, threads: int) -> tuple[float, int]: ...
 
 @final
-class SmallCrossEntropy:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(
+class Quick:
+    def __init__(self, isa: str, result: type[LinearCrossEntropyResult]) -> None: ...
+    def softmax(self, mode: int, given: object, axis: object) -> Any: ...
+    def divergence(self, what: int, given_x: object, given_y: object, axis: object) -> Any: ...
+    def terms(self, what: int, given_x: object, given_y: object) -> Any: ...
+    def cross_entropy(
         self,
         logits: object,
         target: object,
@@ -103,20 +114,26 @@ class SmallCrossEntropy:
         label_smoothing: object,
         with_grad: bool,
     ) -> tuple[Any, Any] | None: ...
-
-@final
-class SmallGradient:
-    def __init__(self, isa: str, result: type[LinearCrossEntropyResult]) -> None: ...
-    def __call__(
+    def forward(
+        self, job: int, X: object, W: object, b: object, x_scale: object
+    ) -> _Array | None: ...
+    def examples(
         self,
         X: object,
         W: object,
-        b: object,
         target: object,
+        weight: object,
+        sample_weight: object,
         ignore_index: object,
         label_smoothing: object,
-        reduction: object,
         x_scale: object,
+    ) -> Examples | None: ...
+    def gradient(
+        self,
+        examples: Examples,
+        W: object,
+        b: object,
+        reduction: object,
         rows: object,
         out: object,
         threads: int,
@@ -126,19 +143,19 @@ class SmallGradient:
 class Pass(RowsJob):
     @property
     def row_block(self) -> int: ...
+    @property
+    def n(self) -> int: ...
     def __init__(
         self,
         isa: str,
         purpose: int,
-        n_rows: int,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
+        denominator: float,
     ) -> None: ...
+    def work(self) -> int: ...
 
 @final
 class LinearPass(Pass):
@@ -149,20 +166,23 @@ class LinearPass(Pass):
         self,
         isa: str,
         purpose: int,
-        X: _Array,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
-        dX: _Array | None,
+        denominator: float,
     ) -> None: ...
-    def run(self, work: int, threads: int) -> tuple[float, int, int, int]: ...
+    def run(
+        self, threads: int, out: _Array | None, losses: _Array | None
+    ) -> tuple[list[float], list[int], int, int]: ...
     def run_gradient(
-        self, work: int, threads: int, dW: _Array, db: _Array | None
-    ) -> tuple[float, int, int, int]: ...
+        self,
+        threads: int,
+        losses: _Array | None,
+        dW: _Array,
+        db: _Array | None,
+        dX: _Array | None,
+    ) -> tuple[list[float], list[int], int, int]: ...
 
 @final
 class SparsePass(Pass):
@@ -170,18 +190,16 @@ class SparsePass(Pass):
         self,
         isa: str,
         purpose: int,
-        data: _Array,
-        indices: _Array,
-        indptr: _Array,
+        examples: Examples,
         W: _Array,
         b: _Array | None,
-        x_scale: float,
         rows: _Array | None,
-        target: Target | None,
-        out: _Array | None,
-        losses: _Array | None,
+        denominator: float,
     ) -> None: ...
-    def run(self, work: int, threads: int) -> tuple[float, int, int, int]: ...
+    def work(self) -> int: ...
+    def run(
+        self, threads: int, out: _Array | None, losses: _Array | None
+    ) -> tuple[list[float], list[int], int, int]: ...
     def first_bad(self) -> tuple[int, int]: ...
 
 @final
@@ -191,20 +209,16 @@ class SparseGradient(RowsJob):
     def __init__(
         self,
         p: SparsePass,
+        losses: _Array | None,
         dW: _Array,
         db: _Array | None,
         strip_rows: int,
         most_rows: int,
         bounds: list[int],
     ) -> None: ...
-    def run(self, threads: int) -> tuple[float, int, int, int]: ...
-
-@final
-class SmallForward:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(self, job: int, X: Any, W: Any, b: Any, x_scale: Any) -> _Array | None: ...
+    def run(self, threads: int) -> tuple[list[float], list[int], int, int]: ...
 
 @final
 class PanelGradient(RowsJob):
     def __init__(self, p: LinearPass, dW: _Array) -> None: ...
-    def run(self, threads: int, db: _Array | None) -> tuple[float, int, int, int]: ...
+    def run(self, threads: int, db: _Array | None) -> tuple[list[float], list[int], int, int]: ...

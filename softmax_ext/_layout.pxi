@@ -1,13 +1,15 @@
 # Arrays of any type and layout: reading one number, gathering and scattering blocks, overlap.
 
 cdef enum Code:  # element types an argument may have
-    F32, F64, I8, U8, I16, U16, I32, U32, I64, U64
+    F32, F64, F16, BF16, I8, U8, I16, U16, I32, U32, I64, U64
 
 cdef int code_of(cnp.ndarray a) except -1:
     cdef int size = cnp.PyArray_ITEMSIZE(a), place = 0 if size == 1 else 1 if size == 2 else (
         2 if size == 4 else 3)
-    if cnp.PyArray_ISFLOAT(a) and size >= 4:
-        return F32 if size == 4 else F64
+    if cnp.PyArray_ISFLOAT(a) and size <= 8:
+        return F16 if size == 2 else F32 if size == 4 else F64
+    if cnp.PyTypeNum_ISUSERDEF(cnp.PyArray_TYPE(a)) and a.dtype.name == "bfloat16":
+        return BF16
     if cnp.PyArray_ISSIGNED(a):
         return I8 + 2 * place
     if cnp.PyArray_ISUNSIGNED(a):
@@ -47,9 +49,22 @@ cdef inline int64_t load_int(const char *p, int code) noexcept nogil:
     return u32
 
 
+cdef inline int type_of(int code, bint f64) noexcept nogil:
+    """How the leaves name numbers that are computed with in float64, or (else) in float32."""
+    if code == U8:
+        return SMX_U8
+    if code == F16:
+        return SMX_F16
+    if code == BF16:
+        return SMX_BF16
+    return SMX_F32 if code == F32 and f64 else SMX_REAL
+
+
 cdef inline double load_real(const char *p, int code) noexcept nogil:
     cdef float f
     cdef double d
+    if code == F16 or code == BF16:
+        return smx_number(SMX_F16 if code == F16 else SMX_BF16, p, 0)
     if code == F32:
         memcpy(&f, p, 4)
         return f
@@ -65,17 +80,23 @@ cdef inline double times(double a, double b) noexcept nogil:
     return product if (product == product) | (a != a) | (b != b) else 0
 
 def overlap(cnp.ndarray a, *others):
-    """Whether the memory from a's first to its last byte meets that of another array."""
+    """Whether `meet` holds for an array and one of the others."""
+    for b in others:
+        if meet(a, b):
+            return True
+    return False
+
+cdef bint meet(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether the memory from a's first to its last byte meets that of b; never, if b is None."""
     cdef char *a_low
     cdef char *a_high
     cdef char *b_low
     cdef char *b_high
+    if b is None:
+        return False
     bounds(a, &a_low, &a_high)
-    for b in others:
-        bounds(b, &b_low, &b_high)
-        if a_low < b_high and b_low < a_high:
-            return True
-    return False
+    bounds(b, &b_low, &b_high)
+    return a_low < b_high and b_low < a_high
 
 cdef void bounds(cnp.ndarray a, char **low, char **high) noexcept:
     cdef idx i, reach
@@ -104,8 +125,8 @@ cdef inline bint crowded(idx n, idx step) noexcept nogil:
 cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept nogil:
     """So many rows that a block of c classes takes 4 KiB, a multiple of lanes. (Beside it in L1 are
     the rows it comes from and goes to; with 16 KiB 65536 x 32 took 3.1 ms, with 4 KiB 1.8.)"""
-    cdef idx n = (4 << 10) // (c * size) if c else 64
-    return max(lanes, min(64, n // lanes * lanes))
+    cdef idx n = (4 << 10) // (c * size) if c else SMX_SMALL_ROWS
+    return max(lanes, min(SMX_SMALL_ROWS, n // lanes * lanes))
 
 cdef void gather(smx_leaves *k, idx n, idx c, const char *x, idx xb, idx xc,
                  real *dst, idx dr, idx dc) noexcept nogil:

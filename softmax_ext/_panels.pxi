@@ -30,35 +30,37 @@ cdef class PanelGradient(RowsJob):
     cdef Scratch block_scratch
     cdef Block w
     cdef double *db     # sums
+    cdef Result whole   # of all blocks
     cdef cnp.ndarray dW
     cdef idx n, n_groups
     cdef Step step
 
     def __init__(self, LinearPass p, cnp.ndarray dW):
         cdef idx bytes
-        cdef size_t at
-        self.p, self.dW = p, dW
+        cdef size_t at = 0
+        self.p, self.dW, self.groups = p, dW, p.groups
         self.n_groups = min(8, p.n_panels)
-        bytes = p.lay_out(0, self.n_groups if p.dX is not None else 0, False, &self.w)
-        self.block_scratch = Scratch(bytes + p.c * 8)
+        lay_out_result(&at, p.groups)
+        bytes = p.lay_out(at, self.n_groups if p.dX is not None else 0, False, &self.w)
+        self.block_scratch = Scratch(bytes + p.width * 8)
         at = <size_t>self.block_scratch.at
+        self.whole = lay_out_result(&at, p.groups)
+        clear_result(&self.whole, p.groups)
         at = p.lay_out(at, self.n_groups if p.dX is not None else 0, False, &self.w)
         if not p.by_rows:  # rows up to a whole vector are computed with
-            memset(self.w.L, 0, p.ld * p.c * p.size)
-        self.db = <double *>place(&at, p.c * 8)
-        memset(self.db, 0, p.c * 8)
+            memset(self.w.L, 0, p.ld * p.width * p.size)
+        self.db = <double *>place(&at, p.width * 8)
+        memset(self.db, 0, p.width * 8)
 
     def run(self, int threads, cnp.ndarray db):
-        """All rows. Returns (loss sum, n_correct, position of a bad label or -1, -1)."""
+        """All rows. Returns what `outcome` does."""
         cdef idx at = 0, hi = self.p.n
-        cdef double loss = 0
-        cdef idx n_correct = 0, bad = -1
         self.p.db = db
         self.dW[...] = 0
         while at < hi:
-            self.n = self.p.next_block(&at, hi, &self.w.rows, &bad)
-            if bad >= 0:
-                return loss, n_correct, bad, -1
+            self.n = self.p.next_block(&at, hi, &self.w.rows, &self.whole.bad)
+            if self.whole.bad >= 0:
+                return outcome(&self.whole, self.groups)
             if self.n == 0:
                 continue
             if self.p.f64:
@@ -67,8 +69,7 @@ cdef class PanelGradient(RowsJob):
                 self.p.point[float](self.n, &self.w.rows, self.w.xp, <float *>self.w.xs)
             self.go(LOGITS, self.n_groups, threads)
             self.go(LOSSES, (self.n + STRIP - 1) // STRIP, threads)
-            loss += self.total.loss
-            n_correct += self.total.n_correct
+            add_result(&self.whole, &self.total, self.groups)
             self.go(GRADIENTS, self.n_groups, threads)
             if self.p.dX is not None:
                 if self.p.f64:
@@ -77,12 +78,11 @@ cdef class PanelGradient(RowsJob):
                     self.put_dX[float](NULL)
         if db is not None:
             put_bias_gradient(self.p, self.db, db)
-        return loss, n_correct, -1, -1
+        return outcome(&self.whole, self.groups)
 
     cdef go(self, Step step, idx n_slices, int threads):
         cdef PanelScratch w
         self.step = step
-        self.begin()
         self.run_rows(n_slices, threads, 0, self.lay_out(0, &w))
 
     cdef idx lay_out(self, size_t at, PanelScratch *w) noexcept nogil:
@@ -94,15 +94,14 @@ cdef class PanelGradient(RowsJob):
         w.wr = <const void **>place(&at, self.p.d * sizeof(void *))
         w.tile = place(&at, self.p.panel_bytes if gradients else 0)
         w.flipped = place(&at, self.p.panel_bytes if gradients else 0)
-        w.G = place(&at, self.p.ldg * min(self.p.panel, TURNED) * self.p.size
+        w.G = place(&at, self.p.ldg * min(self.p.panel, self.p.k.turned) * self.p.size
                     if gradients and self.p.by_rows else 0)
         w.wp = <const void **>place(&at, self.p.panel * sizeof(void *) if gradients else 0)
         return at
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef PanelScratch w
-        cdef Result *result = &self.results[slot]
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
+        cdef Result *result = self.begin(slot)
         self.lay_out(scratch, &w)
         if self.step == LOGITS:
             if self.p.f64:
@@ -133,27 +132,25 @@ cdef class PanelGradient(RowsJob):
         cdef idx r = strip * STRIP, n = min(self.n - r, STRIP)
         cdef Rows rows = later_rows(self.w.rows, r)
         cdef real *L = <real *>self.w.L + r * (self.p.ld if self.p.by_rows else 1)
-        result.loss = losses_of[real](self.p, n, &rows, self.p.by_rows, L, self.p.ld,
-                                      <real *>self.w.mx + r, <real *>self.w.ls + r,
-                                      <real *>self.w.scale + r)
-        result.n_correct = count_correct(self.p.t, n, &rows)
+        take_block[real](self.p, n, &rows, self.p.by_rows, L, self.p.ld, <real *>self.w.mx + r,
+                         <real *>self.w.ls + r, <real *>self.w.scale + r, result)
 
     cdef void gradients(self, idx group, PanelScratch *w, real *tag) noexcept nogil:
         cdef real *Wt = <real *>w.Wt
         cdef real *L = <real *>self.w.L
         cdef idx i, j, c0, c1, n = self.n, ld = self.p.ld, ldw = self.p.ldw
+        cdef idx n_panels = self.p.n_panels * self.p.dw_width // self.p.width
         cdef bint by_rows = self.p.by_rows, dx = self.p.dX is not None
         cdef real *dxs = <real *>self.w.dxs + (group * self.p.row_block * ldw if dx else 0)
         for j in range(self.p.panel):
             w.wp[j] = Wt + j * ldw
         if dx:
             memset(dxs, 0, n * ldw * sizeof(real))
-        for i in range(group * self.p.n_panels // self.n_groups,
-                       (group + 1) * self.p.n_panels // self.n_groups):
+        for i in range(group * n_panels // self.n_groups, (group + 1) * n_panels // self.n_groups):
             c0, c1 = self.p.first_of(i), self.p.first_of(i + 1)
             if dx:
                 self.p.pack[real](c0, c1, Wt)
-                self.p.k.outer(n, c1 - c0, self.p.de, L + c0 * (1 if by_rows else ld),
+                self.p.k.outer(SMX_REAL, n, c1 - c0, self.p.de, L + c0 * (1 if by_rows else ld),
                                ld if by_rows else 1, 1 if by_rows else ld, w.wp, dxs, ldw, NULL)
             memset(w.tile, 0, (c1 - c0) * ldw * sizeof(real))
             self.p.add_outer[real](n, c0, c1, L, <real *>w.G, self.w.xp,

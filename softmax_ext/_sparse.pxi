@@ -1,10 +1,14 @@
 # The drivers for a sparse X in CSR form; included by _kernels.pyx.
 #
 # Only the two products differ from LinearPass. A row's logits are a sum of rows of W, its gradient
-# goes to rows of dW; so here L and G are also row-major (row r, class c at L[r*width + c]), and W
+# goes to rows of dW; so here L and G are also row-major (row r, class c at L[r*padded + c]), and W
 # and dW stay as they are, (D, C). The matrix is not trusted: of indptr and indices nothing is used
 # but the value that was checked.
 
+# An entry takes as long as so many multiplications, and so many more for each class: it waits for
+# memory (7 ns at 2 classes, 13 at 20, 60 at 100).
+cdef idx ENTRY_PRODUCTS = 200
+cdef idx ENTRY_CLASS_PRODUCTS = 24
 # So many entries are taken at a time.
 cdef idx PIECE = 2048
 # Gradients of so many bytes wait for the second step of a part's work: many, because threads wait
@@ -45,62 +49,62 @@ cdef struct SparseBlock:
 
 @cython.final
 cdef class SparsePass(Pass):
-    """A pass over a CSR matrix.
-
-    data: (nnz,) float32, float64 or uint8. indices: (nnz,) int32 or int64. indptr: (N + 1,) of any
-    integer dtype. All native and contiguous.
-    """
+    """A pass over a CSR matrix."""
     cdef cnp.ndarray data, indices, indptr
     cdef Scratch w_scratch
     cdef const void *w_rows
     cdef int number_type, ptr_code
     cdef bint wide
-    cdef idx nnz, width, ld_w, ldl, index_size, data_size
+    cdef idx nnz, entries, ld_w, ldl, index_size, data_size
+    cdef idx padded, dw_padded      # columns of W and of dW, a vector at least
 
-    def __init__(self, str isa, int purpose, cnp.ndarray data, cnp.ndarray indices,
-                 cnp.ndarray indptr, cnp.ndarray W, cnp.ndarray b, double x_scale,
-                 cnp.ndarray rows, Target target, cnp.ndarray out, cnp.ndarray losses):
-        cdef int code = code_of(data)
-        Pass.__init__(self, isa, purpose, indptr.shape[0] - 1, W, b, x_scale, rows, target, out,
-                      losses)
+    def __init__(self, str isa, int purpose, Examples examples, cnp.ndarray W, cnp.ndarray b,
+                 cnp.ndarray rows, double denominator):
+        cdef cnp.ndarray data = examples.data, indices = examples.indices
+        cdef cnp.ndarray indptr = examples.indptr
+        Pass.__init__(self, isa, purpose, examples, W, b, rows, denominator)
         self.data, self.indices, self.indptr = data, indices, indptr
         self.nnz = indices.shape[0]
-        self.number_type = (SMX_U8 if code == U8 else SMX_F32 if code == F32 and self.f64
-                            else SMX_REAL)
+        self.entries = (self.nnz + examples.n - 1) // max(1, examples.n)
+        self.number_type = type_of(code_of(data), self.f64)
         self.data_size, self.index_size = data.itemsize, indices.itemsize
         self.wide = self.index_size == 8
         self.ptr_code = code_of(indptr)
-        self.row_block = self.k.row_block if self.c <= 64 else 256
-        self.width = max(self.c, self.k.lanes)
-        self.ldl = self.row_block + (16 if self.c > 64 else 0)
-        if self.as_rows(W):
+        self.row_block = self.k.row_block if self.width <= 64 else self.k.row_block_most
+        self.padded = max(self.width, self.k.lanes)
+        self.dw_padded = max(self.dw_width, self.k.lanes)
+        self.ldl = self.row_block + (16 if self.width > 64 else 0)
+        if self.as_rows(W, self.width):
             self.w_rows = cnp.PyArray_DATA(W)
             self.ld_w = W.strides[0] // self.size
         else:
-            self.w_scratch = Scratch(self.d * self.width * self.size)
+            self.w_scratch = Scratch(self.d * self.padded * self.size)
             self.w_rows = self.w_scratch.at
-            self.ld_w = self.width
+            self.ld_w = self.padded
             with nogil:
                 if self.f64:
                     self.copy_W[double](NULL)
                 else:
                     self.copy_W[float](NULL)
 
-    cdef bint as_rows(self, cnp.ndarray W) noexcept:
+    cpdef idx work(self) noexcept:
+        return self.entries * (ENTRY_PRODUCTS + self.width * ENTRY_CLASS_PRODUCTS)
+
+    cdef bint as_rows(self, cnp.ndarray W, idx width) noexcept:
         """Whether the leaves can take rows of such an array as they are."""
-        return (self.c >= self.k.lanes and cnp.PyArray_STRIDES(W)[1] == self.size
+        return (width >= self.k.lanes and cnp.PyArray_STRIDES(W)[1] == self.size
                 and cnp.PyArray_STRIDES(W)[0] % self.size == 0)
 
     cdef void copy_W(self, real *tag) noexcept nogil:
         cdef real *w = <real *>self.w_rows
         cdef idx j, i
-        gather[real](self.k, self.d, self.c, <const char *>cnp.PyArray_DATA(self.W),
+        gather[real](self.k, self.d, self.width, <const char *>cnp.PyArray_DATA(self.W),
                      cnp.PyArray_STRIDES(self.W)[0], cnp.PyArray_STRIDES(self.W)[1],
-                     w, self.width, 1)
-        if self.c < self.width:
+                     w, self.padded, 1)
+        if self.width < self.padded:
             for j in range(self.d):
-                for i in range(self.c, self.width):
-                    w[j * self.width + i] = 0
+                for i in range(self.width, self.padded):
+                    w[j * self.padded + i] = 0
 
     cdef idx load(self, const idx *row, idx n, Place *at, idx lo, idx hi, bint all_of_them,
                   Entries *e, idx *bad) noexcept nogil:
@@ -145,28 +149,28 @@ cdef class SparsePass(Pass):
         return at.row - first
 
     cdef bint logits_rows(self, idx n, Rows *rows, Entries *e, real *R, idx *bad) noexcept nogil:
-        """R (n, width) = the rows' logits; False if the matrix is wrong, at row *bad of n."""
+        """R (n, padded) = the rows' logits; False if the matrix is wrong, at row *bad of n."""
         cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b)
         cdef Place at
         cdef idx r, j, first
         at.row = at.done = 0
         for r in range(n):
-            for j in range(self.width):
-                R[r * self.width + j] = b[j] if b != NULL and j < self.c else 0
+            for j in range(self.padded):
+                R[r * self.padded + j] = b[j] if b != NULL and j < self.width else 0
         while at.row < n:
             first = at.row
             r = self.load(rows.a, n, &at, 0, self.d, True, e, bad)
             if bad[0] >= 0:
                 return False
-            self.k.sparse_logits(r, self.width, e.at, e.col, e.val, self.w_rows, self.ld_w,
-                                 R + first * self.width, self.width)
+            self.k.sparse_logits(r, self.padded, e.at, e.col, e.val, self.w_rows, self.ld_w,
+                                 R + first * self.padded, self.padded)
         return True
 
     cdef idx lay_out(self, size_t at, SparseBlock *w) noexcept nogil:
         """The work arrays of a block, from `at` on; their size if that is 0."""
         cdef idx rb = self.row_block, size = self.size
-        w.L = place(&at, self.ldl * self.c * size)
-        w.R = place(&at, rb * self.width * size)
+        w.L = place(&at, self.ldl * self.width * size)
+        w.R = place(&at, rb * self.padded * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -174,26 +178,21 @@ cdef class SparsePass(Pass):
         w.e = lay_out_entries(&at, rb, size)
         return at
 
-    def run(self, idx work, int threads):
-        """All rows, without gradients; `work`: multiplications that take as long as a row.
-
-        Returns (loss sum, n_correct, position of a bad label or -1, of a bad row or -1).
-        """
+    def run(self, int threads, cnp.ndarray out, cnp.ndarray losses):
+        """All rows, without gradients. Returns what `outcome` does."""
         cdef SparseBlock w
-        self.step = self.forward_step(work)
-        self.begin()
-        threads = self.worth(threads, work)
-        self.run_rows((self.n + self.step - 1) // self.step, threads, 0,
+        self.out, self.losses = out, losses
+        self.step = self.forward_step()
+        self.run_rows((self.n + self.step - 1) // self.step, self.worth(threads), 0,
                       self.lay_out(0, &w))
-        return self.total.loss, self.total.n_correct, self.total.bad, self.total.bad_row
+        return outcome(&self.total, self.groups)
 
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef SparseBlock w
-        cdef Result *result = &self.results[slot]
+        cdef Result *result = self.begin(slot)
         cdef idx lo = i * self.step, hi = min(self.n, lo + self.step)
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
         self.lay_out(scratch, &w)
-        memset(w.L, 0, self.ldl * self.c * self.size)
+        memset(w.L, 0, self.ldl * self.width * self.size)
         if self.f64:
             self.run_blocks[double](lo, hi, &w, result, NULL)
         else:
@@ -211,13 +210,12 @@ cdef class SparsePass(Pass):
             if not self.logits_rows[real](n, &w.rows, &w.e, <real *>w.R, &result.bad_row):
                 result.bad_row = w.rows.place[result.bad_row]
                 return
-            self.k.transpose(n, self.c, w.R, self.width, w.L, self.ldl)
+            self.k.transpose(n, self.width, w.R, self.padded, w.L, self.ldl)
             if self.purpose < LOSS:
                 emit[real](self, at - n, n, False, <real *>w.L, self.ldl, <real *>w.mx, &w.rows)
                 continue
-            result.loss += losses_of[real](self, n, &w.rows, False, <real *>w.L, self.ldl,
-                                           <real *>w.mx, <real *>w.ls, <real *>w.scale)
-            result.n_correct += count_correct(self.t, n, &w.rows)
+            add_losses[real](self, n, &w.rows, False, <real *>w.L, self.ldl, <real *>w.mx,
+                             <real *>w.ls, <real *>w.scale, result)
 
     def first_bad(self):
         """Go over indptr and indices of the selected rows.
@@ -275,18 +273,20 @@ cdef class SparseGradient(RowsJob):
     cdef idx *n_kept
     cdef idx *bounds        # of the ranges of columns
     cdef double *sums       # of G: of each strip, and then of all
+    cdef Result whole       # of all parts
     cdef char *total_dW
     cdef char *acc
     cdef idx ld_total, strip_rows, strips_at_once, at, most, n_strips, n_ranges
     cdef Step step
     cdef readonly bint in_parts  # whether there is more than one
 
-    def __init__(self, SparsePass p, cnp.ndarray dW, cnp.ndarray db, idx strip_rows, idx most_rows,
-                 list bounds):
-        cdef idx width = p.width, size = p.size, g_bytes, i
+    def __init__(self, SparsePass p, cnp.ndarray losses, cnp.ndarray dW, cnp.ndarray db,
+                 idx strip_rows, idx most_rows, list bounds):
+        cdef idx padded = p.dw_padded, size = p.size, g_bytes, i
         cdef size_t at
         self.p, self.dW, self.db, self.strip_rows = p, dW, db, strip_rows
-        g_bytes = strip_rows * width * size
+        self.groups, p.losses = p.groups, losses
+        g_bytes = strip_rows * padded * size
         self.strips_at_once = min(max(1, PART_BYTES // g_bytes),
                                   (p.n + strip_rows - 1) // strip_rows)
         self.most = max(1, most_rows // strip_rows) * strip_rows
@@ -299,48 +299,46 @@ cdef class SparseGradient(RowsJob):
         self.lay_out_rows_kept(<size_t>self.s.at)
         for i in range(self.n_ranges + 1):
             self.bounds[i] = bounds[i]
-        memset(self.sums, 0, (self.strips_at_once + 1) * p.c * 8)
-        if p.as_rows(dW):
+        clear_result(&self.whole, p.groups)
+        memset(self.sums, 0, (self.strips_at_once + 1) * p.dw_width * 8)
+        if p.as_rows(dW, p.dw_width):
             self.total_dW = <char *>cnp.PyArray_DATA(dW)
             self.ld_total = dW.strides[0] // size
         else:
-            self.total_scratch = Scratch(p.d * width * size)
+            self.total_scratch = Scratch(p.d * padded * size)
             self.total_dW = self.total_scratch.at
-            memset(self.total_dW, 0, p.d * width * size)
-            self.ld_total = width
+            memset(self.total_dW, 0, p.d * padded * size)
+            self.ld_total = padded
         if p.n > self.most:
-            self.acc_scratch = Scratch(p.d * width * size)
+            self.acc_scratch = Scratch(p.d * padded * size)
             self.acc = self.acc_scratch.at
-            memset(self.acc, 0, p.d * width * size)
+            memset(self.acc, 0, p.d * padded * size)
 
     cdef idx lay_out_rows_kept(self, size_t at) noexcept:
         self.kept = <idx *>place(&at, self.strips_at_once * self.strip_rows * sizeof(idx))
         self.n_kept = <idx *>place(&at, self.strips_at_once * sizeof(idx))
-        self.sums = <double *>place(&at, (self.strips_at_once + 1) * self.p.c * sizeof(double))
+        self.sums = <double *>place(&at, (self.strips_at_once + 1) * self.p.dw_width
+                                       * sizeof(double))
         self.bounds = <idx *>place(&at, (self.n_ranges + 1) * sizeof(idx))
+        self.whole = lay_out_result(&at, self.groups)
         return at
 
     def run(self, int threads):
-        """All rows.
-
-        Returns (loss sum, n_correct, position of a bad label or -1, of a bad row or -1).
-        """
-        cdef double loss = 0
-        cdef idx n_correct = 0, strip, j, c = self.p.c
-        cdef double *all_sums = self.sums + self.strips_at_once * c
+        """All rows. Returns what `outcome` does."""
+        cdef idx strip, j, width = self.p.dw_width
+        cdef double *all_sums = self.sums + self.strips_at_once * width
         while self.next_part():
             self.go(LOSSES, self.n_strips, threads)
-            loss += self.total.loss
-            n_correct += self.total.n_correct
+            add_result(&self.whole, &self.total, self.groups)
             if self.total.bad < 0 and self.total.bad_row < 0:
                 if self.at == 0 and self.total_scratch is None:  # the first rows are right
                     self.dW[...] = 0
                 self.go(GRADIENTS, self.n_ranges, threads)
             if self.total.bad >= 0 or self.total.bad_row >= 0:
-                return loss, n_correct, self.total.bad, self.total.bad_row
+                return outcome(&self.total, self.groups)
             for strip in range(self.n_strips):
-                for j in range(c):
-                    all_sums[j] += self.sums[strip * c + j]
+                for j in range(width):
+                    all_sums[j] += self.sums[strip * width + j]
         if self.total_scratch is not None:
             if self.p.f64:
                 self.put_dW[double](NULL)
@@ -350,7 +348,7 @@ cdef class SparseGradient(RowsJob):
             self.dW[...] = 0
         if self.db is not None:
             put_bias_gradient(self.p, all_sums, self.db)
-        return loss, n_correct, -1, -1
+        return outcome(&self.whole, self.groups)
 
     cdef bint next_part(self) noexcept:
         """Go on to the next part; False when there is none."""
@@ -367,7 +365,6 @@ cdef class SparseGradient(RowsJob):
         cdef SparseBlock w
         cdef size_t at = 0
         self.step = step
-        self.begin()
         if step == LOSSES:
             at = self.p.lay_out(0, &w)
         else:
@@ -377,11 +374,10 @@ cdef class SparseGradient(RowsJob):
     cdef void slice(self, idx i, idx slot, size_t scratch) noexcept nogil:
         cdef SparseBlock w
         cdef Entries e
-        cdef Result *result = &self.results[slot]
-        result.loss, result.n_correct, result.bad, result.bad_row = 0, 0, -1, -1
+        cdef Result *result = self.begin(slot)
         if self.step == LOSSES:
             self.p.lay_out(scratch, &w)
-            memset(w.L, 0, self.p.ldl * self.p.c * self.p.size)
+            memset(w.L, 0, self.p.ldl * self.p.width * self.p.size)
             if self.p.f64:
                 self.losses[double](i, &w, result, NULL)
             else:
@@ -395,45 +391,44 @@ cdef class SparseGradient(RowsJob):
 
     cdef void losses(self, idx strip, SparseBlock *w, Result *result, real *tag) noexcept nogil:
         """Losses of a strip of rows, their gradients to G, and the rows that count to `kept`."""
-        cdef idx c = self.p.c, width = self.p.width, ldl = self.p.ldl
+        cdef idx width = self.p.dw_width, padded = self.p.dw_padded, ldl = self.p.ldl
         cdef real *L = <real *>w.L
         cdef real *G
-        cdef double *sums = self.sums + strip * c
+        cdef double *sums = self.sums + strip * width
         cdef idx *kept = self.kept + strip * self.strip_rows
         cdef idx at = self.at + strip * self.strip_rows, hi = min(self.p.n, at + self.strip_rows)
         cdef idx n, r, j, count = 0
-        memset(sums, 0, c * 8)
+        memset(sums, 0, width * 8)
         while at < hi:
             n = self.p.next_block(&at, hi, &w.rows, &result.bad)
             if result.bad >= 0:
                 break
             if n == 0:
                 continue
-            G = <real *>self.G + (strip * self.strip_rows + count) * width
-            if not self.p.logits_rows[real](n, &w.rows, &w.e, G, &result.bad_row):
+            G = <real *>self.G + (strip * self.strip_rows + count) * padded
+            if not self.p.logits_rows[real](n, &w.rows, &w.e, <real *>w.R, &result.bad_row):
                 result.bad_row = w.rows.place[result.bad_row]
                 break
-            self.p.k.transpose(n, c, G, width, L, ldl)
-            result.loss += losses_of[real](self.p, n, &w.rows, False, L, ldl, <real *>w.mx,
-                                           <real *>w.ls, <real *>w.scale)
-            result.n_correct += count_correct(self.p.t, n, &w.rows)
+            self.p.k.transpose(n, self.p.width, w.R, self.p.padded, L, ldl)
+            take_block[real](self.p, n, &w.rows, False, L, ldl, <real *>w.mx, <real *>w.ls,
+                             <real *>w.scale, result)
             if self.db is not None:
-                self.p.k.add_sums(n, c, L, ldl, sums)
-            self.p.k.transpose(c, n, L, ldl, G, width)
+                self.p.k.add_sums(n, width, L, ldl, sums)
+            self.p.k.transpose(width, n, L, ldl, G, padded)
             for r in range(n):
                 kept[count + r] = w.rows.a[r]
-                for j in range(c, width):
-                    G[r * width + j] = 0
+                for j in range(width, padded):
+                    G[r * padded + j] = 0
             count += n
         self.n_kept[strip] = count
 
     cdef void gradients(self, idx lo, idx hi, Entries *e, Result *result,
                         real *tag) noexcept nogil:
         """The part's gradient for the features lo to hi."""
-        cdef idx width = self.p.width
+        cdef idx padded = self.p.dw_padded
         cdef real *total = <real *>self.total_dW
         cdef real *acc = total if self.acc == NULL else <real *>self.acc
-        cdef idx ld = self.ld_total if self.acc == NULL else width
+        cdef idx ld = self.ld_total if self.acc == NULL else padded
         cdef idx strip, first, n, i, j
         cdef idx end = self.at + self.n_strips * self.strip_rows
         cdef Place at
@@ -444,16 +439,16 @@ cdef class SparseGradient(RowsJob):
                 n = self.p.load(self.kept + strip * self.strip_rows, self.n_kept[strip], &at, lo,
                                 hi, False, e, &result.bad_row)
                 self.p.k.sparse_outer(
-                    n, width, e.at, e.col, e.val,
-                    <real *>self.G + (strip * self.strip_rows + first) * width, width, acc, ld)
+                    n, padded, e.at, e.col, e.val,
+                    <real *>self.G + (strip * self.strip_rows + first) * padded, padded, acc, ld)
         if self.acc != NULL and (end % self.most == 0 or end >= self.p.n):
             for i in range(lo, hi):
-                for j in range(self.p.c):
-                    total[i * self.ld_total + j] += acc[i * width + j]
-                for j in range(width):
-                    acc[i * width + j] = 0
+                for j in range(self.p.dw_width):
+                    total[i * self.ld_total + j] += acc[i * padded + j]
+                for j in range(padded):
+                    acc[i * padded + j] = 0
 
     cdef void put_dW(self, real *tag) noexcept:
-        scatter[real](self.p.k, self.p.d, self.p.c, <real *>self.total_dW, self.p.width, 1,
+        scatter[real](self.p.k, self.p.d, self.p.dw_width, <real *>self.total_dW, self.p.dw_padded, 1,
                       <char *>cnp.PyArray_DATA(self.dW), cnp.PyArray_STRIDES(self.dW)[0],
                       cnp.PyArray_STRIDES(self.dW)[1])

@@ -8,7 +8,6 @@ cdef class Target:
     hard: labels, an integer array of the rows' shape (a, b); soft: probabilities (a, b, C), float32
     or float64. weight: float64, contiguous, (C,) or None; sample_weight: float32 or float64, the
     rows' shape, or None.
-    total: the denominator of the gradient (1 for a sum).
     """
     cdef cnp.ndarray array, weight_array, sample_array
     cdef bint hard, plain   # plain: labels, and every row counts 1
@@ -19,7 +18,7 @@ cdef class Target:
     cdef bint ignores   # whether there may be a label to ignore
     cdef int64_t ignore
     cdef const double *weight
-    cdef double smoothing, smooth_sum, total
+    cdef double smoothing, smooth_sum
     cdef idx c
 
     def __init__(self, cnp.ndarray array, bint hard, idx n_classes, cnp.ndarray weight,
@@ -48,7 +47,6 @@ cdef class Target:
         self.smoothing = label_smoothing
         self.plain = hard and weight is None and sample_weight is None and label_smoothing == 0
         self.c = n_classes
-        self.total = 1
         self.smooth_sum = 0
         for j in range(n_classes):
             self.smooth_sum += self.smooth(j)
@@ -126,9 +124,50 @@ cdef class Target:
                         total += self.row_weight(r // self.nb, r % self.nb)
         return total, bad
 
-    def set_total(self, double total):
-        """What gradients are divided by."""
-        self.total = total
+
+@cython.final
+cdef class Examples:
+    """Rows of X and what they should be: what a pass reads, checked.
+
+    X: (N, D) float32, float64, uint8, float16 or bfloat16, native, any strides. Or, in CSR form,
+    (data, indices, indptr): (nnz,) of such a type, (nnz,) int32 or int64, (N + 1,) of any integer
+    type, all native and contiguous. x_scale: what X is multiplied by. target: None for passes that
+    want none.
+    """
+    cdef cnp.ndarray X, data, indices, indptr
+    cdef Target target
+    cdef double x_scale
+    cdef idx n
+    cdef bint count_one     # every row has a label that was checked, and counts 1
+
+    def __init__(self, object X, double x_scale, Target target):
+        self.x_scale, self.target, self.count_one = x_scale, target, False
+        if isinstance(X, np.ndarray):
+            self.X = X
+            self.n = self.X.shape[0]
+        else:
+            self.data, self.indices, self.indptr = X[:3]
+            self.n = self.indptr.shape[0] - 1
+
+    def meet(self, cnp.ndarray a):
+        """Whether the memory of an array meets what is read."""
+        cdef Target t = self.target
+        return (meet(a, self.X) or meet(a, self.data) or meet(a, self.indices)
+                or meet(a, self.indptr)
+                or (t is not None and (meet(a, t.array) or meet(a, t.weight_array)
+                                       or meet(a, t.sample_array))))
+
+    def weigh(self, cnp.ndarray rows=None):
+        """Check the labels of all rows, or of those that are given and were not checked yet.
+
+        Returns what `Target.scan` does.
+        """
+        if rows is not None and self.count_one:
+            return <double>rows.shape[0], -1
+        total, bad = self.target.scan(rows)
+        if rows is None:
+            self.count_one = bad < 0 and self.target.plain and total == self.n
+        return total, bad
 
 
 def wrap_rows(cnp.ndarray rows, idx n):
@@ -212,15 +251,17 @@ cdef Rows later_rows(Rows r, idx i) noexcept nogil:
     r.arg += i
     return r
 
-cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
+cdef void factors(Target t, double denominator, idx n, Rows *rows, real *scale) noexcept nogil:
     """Fill pick, smooth, sum and the softmax's factor for rows whose labels are loaded.
+
+    denominator: what the gradient is divided by (1 for a sum).
 
     With hard labels a row's loss is pick (lse - o_y) + smooth sum_c u_c (lse - o_c), u_c the
     smoothing's shares; with soft ones sum_c T_c (lse - o_c) and `smooth` is the row's weight.
     """
     cdef idx r, c
     cdef double w, total
-    cdef real share = <real>(1 / t.total)
+    cdef real share = <real>(1 / denominator)
     if t.plain:
         for r in range(n):
             rows.pick[r] = rows.smooth[r] = rows.sum[r] = 1
@@ -242,7 +283,7 @@ cdef void factors(Target t, idx n, Rows *rows, real *scale) noexcept nogil:
                 total += t.soft(rows.a[r], rows.b[r], c)
             rows.pick[r] = 0
             rows.sum[r] = times(w, total)
-        scale[r] = <real>(rows.sum[r] / t.total)
+        scale[r] = <real>(rows.sum[r] / denominator)
 
 
 cdef void deviations(Target t, idx n, Rows *rows, const real *L, idx sr, idx sc,
@@ -287,29 +328,30 @@ cdef double deviation(Target t, idx r, Rows *rows, const real *o, idx sc, double
     return total
 
 
-cdef void subtract_targets(Target t, idx n, Rows *rows, real *G, idx sr, idx sc) noexcept nogil:
+cdef void subtract_targets(Target t, double denominator, idx n, Rows *rows, real *G, idx sr,
+                           idx sc) noexcept nogil:
     """G -= the targets' share: what turns scaled probabilities into the gradient."""
     cdef idx r, c
     cdef double u, w
-    cdef real share = <real>(1 / t.total)
+    cdef real share = <real>(1 / denominator)
     if t.plain:
         for r in range(n):
             G[r * sr + rows.label[r] * sc] -= share
     elif t.hard:
         for r in range(n):
-            G[r * sr + rows.label[r] * sc] -= <real>(rows.pick[r] / t.total)
+            G[r * sr + rows.label[r] * sc] -= <real>(rows.pick[r] / denominator)
         if t.smoothing > 0:
             for c in range(t.c):
                 u = t.smooth(c)
                 if isinf(u):
                     for r in range(n):
-                        G[r * sr + c * sc] -= <real>(times(rows.smooth[r], u) / t.total)
+                        G[r * sr + c * sc] -= <real>(times(rows.smooth[r], u) / denominator)
                 elif u != 0:
                     for r in range(n):
-                        G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / t.total)
+                        G[r * sr + c * sc] -= <real>(rows.smooth[r] * u / denominator)
     else:
         for r in range(n):
-            w = rows.smooth[r] / t.total
+            w = rows.smooth[r] / denominator
             if w != 0:
                 for c in range(t.c):
                     u = t.soft(rows.a[r], rows.b[r], c)

@@ -84,35 +84,71 @@ cdef int check_signals(void *job) noexcept with gil:
 
 
 cdef struct Result:
-    # Of a slice of rows: its loss and how many rows are right, or the position of a bad label, of a
-    # bad row (or -1).
-    double loss
-    idx n_correct, bad, bad_row
+    # Of a slice of rows: of each group of classes its loss and how many rows are right; and the
+    # position of a bad label, of a bad row (or -1).
+    double *loss
+    idx *n_correct
+    idx bad, bad_row
+
+
+cdef Result lay_out_result(size_t *at, idx groups) noexcept nogil:
+    cdef Result r
+    r.loss = <double *>place(at, groups * sizeof(double))
+    r.n_correct = <idx *>place(at, groups * sizeof(idx))
+    return r
+
+
+cdef void clear_result(Result *r, idx groups) noexcept nogil:
+    memset(r.loss, 0, groups * sizeof(double))
+    memset(r.n_correct, 0, groups * sizeof(idx))
+    r.bad = r.bad_row = -1
+
+
+cdef void add_result(Result *total, const Result *part, idx groups) noexcept nogil:
+    cdef idx g
+    for g in range(groups):
+        total.loss[g] += part.loss[g]
+        total.n_correct[g] += part.n_correct[g]
+    total.bad, total.bad_row = part.bad, part.bad_row
+
+
+cdef tuple outcome(const Result *r, idx groups):
+    """(losses, n_correct, position of a bad label or -1, of a bad row or -1), the first two lists with
+    a number for each group."""
+    return ([r.loss[g] for g in range(groups)], [r.n_correct[g] for g in range(groups)],
+            r.bad, r.bad_row)
 
 
 cdef class RowsJob(Job):
-    """A job over slices of rows whose losses are added up."""
+    """A job over slices of rows whose losses are added up, in `groups` sums."""
     cdef Scratch results_scratch
     cdef Result *results    # by slot
-    cdef Result total
+    cdef Result total       # valid until the next run
+    cdef idx groups
 
     cdef run_rows(self, idx n, int threads, idx slots, idx scratch_bytes):
         """`run_slices` with results; slots = 0: as many as there are."""
+        cdef size_t at = 0
+        cdef idx i
         slots = max(1, min(slots or n, SMX_MOST_SLOTS))
-        self.results_scratch = Scratch(slots * sizeof(Result))
-        self.results = <Result *>self.results_scratch.at
+        lay_out_result(&at, self.groups)
+        self.results_scratch = Scratch(round_up(slots * sizeof(Result), 64) + (slots + 1) * at)
+        at = <size_t>self.results_scratch.at
+        self.results = <Result *>place(&at, slots * sizeof(Result))
+        for i in range(slots):
+            self.results[i] = lay_out_result(&at, self.groups)
+        self.total = lay_out_result(&at, self.groups)
+        clear_result(&self.total, self.groups)
         self.run_slices(n, threads, slots, scratch_bytes)
-        self.results_scratch = None
 
-    cdef void begin(self) noexcept:
-        self.total.loss, self.total.n_correct = 0, 0
-        self.total.bad = self.total.bad_row = -1
+    cdef Result *begin(self, idx slot) noexcept nogil:
+        """The result of a slot, cleared."""
+        clear_result(&self.results[slot], self.groups)
+        return &self.results[slot]
 
     cdef bint merge(self, idx i, idx slot) noexcept nogil:
         cdef Result *r = &self.results[slot]
-        self.total.loss += r.loss
-        self.total.n_correct += r.n_correct
-        self.total.bad, self.total.bad_row = r.bad, r.bad_row
+        add_result(&self.total, r, self.groups)
         return r.bad >= 0 or r.bad_row >= 0
 
 

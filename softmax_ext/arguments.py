@@ -253,22 +253,20 @@ class Csr(NamedTuple):
     """A matrix in compressed sparse rows, from `as_matrix`: without entries that no row has, as
     far as indptr can be trusted. What indptr and indices say is checked where it is used."""
 
-    data: Array  # (nnz,) float32, float64 or uint8
+    data: Array  # (nnz,) float32, float64, uint8, float16 or bfloat16
     indices: Array  # (nnz,) int32 or int64
     indptr: Array  # (N + 1,) of any integer dtype
     shape: tuple[int, int]
 
-    def entries(self, rows: int) -> int:
-        """How many entries that many rows may be expected to have."""
-        return -(-len(self.indices) * rows // max(1, self.shape[0]))
-
 
 def as_matrix(X: Any) -> Array | Csr:
     """X as an array, or as compressed sparse rows if it has their four attributes."""
+    if type(X) is Csr:
+        return X
     if type(X) is np.ndarray or not all(
         hasattr(X, name) for name in ("indptr", "indices", "data", "shape")
     ):
-        return as_bytes_or_floating("X", X)
+        return as_stored("X", X)
     form = getattr(X, "format", "csr")
     if form != "csr":
         raise ArgumentTypeError(
@@ -284,7 +282,7 @@ def as_matrix(X: Any) -> Array | Csr:
     if indices.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
         indices = indices.astype(np.int64)
     indptr = as_native(indptr)
-    data = as_bytes_or_floating("X.data", X.data)
+    data = as_stored("X.data", X.data)
     if indptr.shape != (shape[0] + 1,):
         raise ArgumentValueError(
             f"X.indptr: shape {indptr.shape} came, ({shape[0] + 1},) was wanted for X of shape "
@@ -305,10 +303,25 @@ def as_matrix(X: Any) -> Array | Csr:
     return Csr(as_plain(data), as_plain(indices), as_plain(indptr), (shape[0], shape[1]))
 
 
-def as_bytes_or_floating(name: str, value: Any) -> Array:
-    """`value` as native uint8, float32 or float64; other integers become float64."""
+def as_stored(name: str, value: Any) -> Array:
+    """Numbers of X as they are kept: native uint8, float16, bfloat16, float32 or float64; other
+    integers become float64."""
     a = as_array(name, value)
-    return a if a.dtype == np.uint8 else as_floating(name, a)
+    if a.dtype == np.uint8:
+        return a
+    if is_bfloat16(a.dtype):
+        return a if a.flags.aligned else a.copy()
+    return as_floating(name, a, half=True)
+
+
+def widened(a: Array) -> Array:
+    """Halves as float32, in which NumPy is to compute with them; other arrays as they are."""
+    return a.astype(np.float32) if a.dtype == np.float16 or is_bfloat16(a.dtype) else a
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is that of the package ml_dtypes, which need not be installed."""
+    return dtype.itemsize == 2 and dtype.name == "bfloat16"
 
 
 def finite(name: str, value: Any) -> float:
@@ -352,6 +365,37 @@ def as_layer(X: Any, W: ArrayLike, b: ArrayLike | None) -> tuple[Array | Csr, Ar
     if bias is not None:
         bias = as_plain(bias, dtype)
     return x, w, bias
+
+
+def beside_direction(
+    w: Array, bias: Array | None, V: ArrayLike, v: ArrayLike | None
+) -> tuple[Array, Array | None, Array, Array | None]:
+    """W and b from `as_layer` in the compute dtype of a direction (V, v) too; and (W V), (b v)."""
+    direction = as_floating("V", V)
+    if direction.shape != w.shape:
+        raise ArgumentValueError(
+            f"V: shape {direction.shape} came, that of W, {w.shape}, was wanted"
+        )
+    shift = None if v is None else as_floating("v", v)
+    if shift is not None:
+        if bias is None:
+            raise ArgumentValueError("v: an array came, but there is no b")
+        if shift.shape != bias.shape:
+            raise ArgumentValueError(
+                f"v: shape {shift.shape} came, that of b, {bias.shape}, was wanted"
+            )
+    dtype = np.result_type(w, direction, *([] if shift is None else [shift]))
+    d, c = w.shape
+    wide = np.empty((d, 2 * c), dtype, "C" if w.flags.c_contiguous else "F")
+    wide[:, :c], wide[:, c:] = w, direction
+    w = w.astype(dtype, copy=False)
+    if bias is None:
+        return w, None, wide, None
+    wide_b = np.zeros(2 * c, dtype)
+    wide_b[:c] = bias
+    if shift is not None:
+        wide_b[c:] = shift
+    return w, bias.astype(dtype, copy=False), wide, wide_b
 
 
 def as_native(a: Array) -> Array:

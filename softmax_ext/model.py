@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz
-from .arguments import as_array, as_floating, as_matrix, as_native, finite
+from .arguments import as_array, as_floating, as_matrix, as_native, finite, is_bfloat16
 from .errors import ModelFormatError
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
@@ -45,9 +45,9 @@ class SoftmaxModel:
 
     Notes
     -----
-    Wherever a method takes `X`, that is an array (N, D), float32, float64 or uint8, or images
-    (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous; or a
-    sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
+    Wherever a method takes `X`, that is an array (N, D) of float32, float64, float16, bfloat16 or
+    uint8, or images (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if
+    contiguous; or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
@@ -115,7 +115,7 @@ class SoftmaxModel:
         n_features, n_classes : int
             D and C.
         dtype : float32 or float64, optional
-            Of the weights, and so of all computing with uint8 and float32 `X`.
+            Of the weights, and so of all computing with `X` of uint8, float32 and less.
         classes, x_scale, kernels
             As of `SoftmaxModel`.
 
@@ -410,22 +410,11 @@ def as_kernels_like(X: Any) -> Any:
     """Convert once what the kernels would convert in every call."""
     if not isinstance(X, np.ndarray):
         return as_matrix(X)
+    if is_bfloat16(X.dtype):
+        return np.require(X, requirements="A")
     converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
     dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
     return np.require(X, dtype, "A")
-
-
-def check_labels(target: NDArray[Any], n_classes: int) -> bool:
-    """Refuse labels outside [0, C) before a fit begins; return whether some rows are ignored."""
-    if target.ndim != 1 or target.size == 0:
-        return False
-    if target.min() >= 0 and target.max() < n_classes:
-        return False
-    ignored = target == IGNORED_LABEL
-    bad = np.flatnonzero(((target < 0) | (target >= n_classes)) & ~ignored)
-    if bad.size:
-        raise IndexError(f"y: label {target[bad[0]]} at row {bad[0]} is outside [0, {n_classes})")
-    return True
 
 
 def check_finite(X: Any, target: NDArray[Any]) -> None:

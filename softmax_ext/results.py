@@ -32,3 +32,12 @@ class LinearCrossEntropyResult(NamedTuple):
     total_weight: float
     #: How many of those rows have their label as the first largest logit.
     n_correct: int
+
+
+class HessianProductResult(NamedTuple):
+    """The Hessian of the loss of a linear layer with cross-entropy, times a direction (V, v)."""
+
+    #: The part that belongs to W, shape (D, C).
+    dW: NDArray[np.floating[Any]]
+    #: The part that belongs to b, shape (C,); None without a bias.
+    db: NDArray[np.floating[Any]] | None

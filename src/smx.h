@@ -39,12 +39,25 @@ enum smx_term {
 /* What the drivers' arrays on the stack are made for: bytes of a vector and cols_max of any table,
    and with them the doubles of the largest class-major block of one vector of rows. */
 #define SMX_MOST_BYTES 64
+#define SMX_MOST_LANES (SMX_MOST_BYTES / 4)
 #define SMX_MOST_COLS 256
 #define SMX_SMALL_BLOCK (SMX_MOST_BYTES / 8 * SMX_MOST_COLS)
+/* Most rows of such a block. */
+#define SMX_SMALL_ROWS 64
 
-/* How many entries ahead the leaves for a sparse X fetch, and what its numbers are. */
+/* What is small enough for the quick ways: logits of a softmax or cross-entropy; rows and classes
+   of a product, whose logits, a vector of rows, take so many doubles; rows of a minibatch. */
+#define SMX_QUICK_LOGITS 4096
+#define SMX_QUICK_ROWS 4
+#define SMX_QUICK_CLASSES 64
+#define SMX_QUICK_BLOCK (SMX_QUICK_CLASSES * SMX_MOST_BYTES / 8)
+#define SMX_QUICK_BATCH 1024
+
+/* How the numbers of X are stored. A leaf takes those that it names, as they lie. */
+enum smx_type { SMX_REAL, SMX_U8, SMX_F16, SMX_BF16, SMX_F32 };
+
+/* How many entries ahead the leaves for a sparse X fetch. */
 #define SMX_SPARSE_AHEAD 16
-enum smx_type { SMX_REAL, SMX_F32, SMX_U8 };
 
 /* Rows that will be wanted soon; leaves that get one fetch them towards L2 while they work. */
 typedef struct {
@@ -60,15 +73,25 @@ typedef struct {
 
 typedef struct {
     smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
-    smx_idx row_block; /* rows per block that the fused loop likes while W stays in cache */
     smx_idx cols_max;  /* up to so many classes softmax goes class-major, above row by row */
     smx_idx rows_from; /* from so many classes (> 64) the fused loop has a row's side by side */
+    /* Rows of a block of the fused loop: with up to 64 classes, with up to 256, and with more, whose
+       W has to be read again for each block. */
+    smx_idx row_block, row_block_wide, row_block_most;
+    /* By smx_type of X: up to so many columns of W the products read its rows as they lie. For more,
+       rows are widened first, where each tile of columns would do it again. */
+    smx_idx direct_most[SMX_F32 + 1];
+    /* Up to so many bytes W stays in memory as the leaves like it; of more, panels of about so many
+       bytes are packed as they come. */
+    smx_idx resident_bytes, panel_bytes;
+    /* By rows, so many classes of the gradient at a time are turned class-major. */
+    smx_idx turned;
 
     /* dst[j*ldd + i] = src[i*lds + j] for i < n, j < m. */
     void (*transpose)(smx_idx n, smx_idx m, const void *src, smx_idx lds, void *dst, smx_idx ldd);
 
-    /* n rows of real from n rows of uint8: dst[i*ldd + j] = src[i][j], j < d. */
-    void (*widen_u8)(smx_idx n, smx_idx d, const void *const *src, void *dst, smx_idx ldd);
+    /* n rows of real from n rows of any other type: dst[i*ldd + j] = src[i][j], j < d. */
+    void (*widen)(int type, smx_idx n, smx_idx d, const void *const *src, void *dst, smx_idx ldd);
 
     /* Class-major softmax of n rows and c classes.
        mx_in: the rows' maxima if known, else NULL. scale: a factor per row, or NULL for 1.
@@ -90,12 +113,12 @@ typedef struct {
     void (*argmax_rows)(smx_idx n, smx_idx c, const void *x, smx_idx ldx, void *mx, int32_t *arg);
 
     /* Class-major logits: L[c*ldl + r] = x[r] . Wt[c] + b[c] for r < n (n a multiple of 4), c < C.
-       x: n pointers to rows of d >= lanes numbers (logits_u8: of d bytes). Wt: C rows of ldw.
-       b may be NULL. ahead may be NULL; a share of what is left of its rows is fetched. */
-    void (*logits)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                   smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
-    void (*logits_u8)(smx_idx n, smx_idx d, smx_idx c, const void *const *x, const void *Wt,
-                      smx_idx ldw, const void *b, void *L, smx_idx ldl, smx_ahead *ahead);
+       x: n pointers to rows of d >= lanes numbers, REAL or U8, and in table->f32 F16 or BF16. Wt: C
+       rows of ldw. b may be NULL. ahead may be NULL; a share of what is left of its rows is
+       fetched. */
+    void (*logits)(int type, smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                   const void *Wt, smx_idx ldw, const void *b, void *L, smx_idx ldl,
+                   smx_ahead *ahead);
 
     /* Rows of logits: L[r*ldl + c] = x[r] . W[:, c] + b[c]. W: d pointers to rows of c >= lanes
        numbers; x: pointers to rows of real only. A sum is in chunks, each from zero, over d. */
@@ -104,22 +127,29 @@ typedef struct {
                         smx_ahead *ahead);
 
     /* The same as logits, to the bit, for a few rows where turning W would cost more than the work:
-       x (n, d) of real or (u8) bytes, ldx apart; W (d, c) contiguous, times scale; n lanes of L
+       x (n, d) of REAL, U8, F16 or BF16, ldx apart; W (d, c) contiguous, times scale; n lanes of L
        written. */
-    void (*logits_few)(int u8, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
+    void (*logits_few)(int type, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                        const void *W, double scale, const void *b, void *L, smx_idx ldl);
 
     /* out[i*ldo + j] += sum over l < k of A[i*ai + l*ak] * B[l][j], for i < m, j < d (d >= lanes).
        A sum is in chunks, each from zero, over k.
        Gradient of W: A = G class-major, B = rows of X. Gradient of X: A = G, B = rows of Wt.
-       ahead as above. */
-    void (*outer)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                  const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
-    void (*outer_u8)(smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai, smx_idx ak,
-                     const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
+       B's type and ahead as above. */
+    void (*outer)(int type, smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai,
+                  smx_idx ak, const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead);
 
     /* sums[j] += sum over r < n of G[j*ldg + r] for j < c, in float64. */
     void (*add_sums)(smx_idx n, smx_idx c, const void *G, smx_idx ldg, double *sums);
+
+    /* Class-major: P = scale * p (v - sum of p v) of each row, with v = u - u[arg], p the row of P,
+       u that of U: the Hessian of the row's cross-entropy in its logits, times u. n is rounded up to
+       lanes. */
+    void (*hessian_cols)(smx_idx n, smx_idx c, const void *U, smx_idx ldu, const int32_t *arg,
+                         const void *scale, void *P, smx_idx ldp);
+    /* The same with each row's c >= lanes classes side by side. */
+    void (*hessian_rows)(smx_idx n, smx_idx c, const void *U, smx_idx ldu, const int32_t *arg,
+                         const void *scale, void *P, smx_idx ldp);
 
     /* The sum of a row's terms, class-major and with each row's classes side by side: out[r] = sum
        over j < c of ENTROPY of x, or of DIVERGENCE of x and y. y may be NULL for ENTROPY. A sum is

@@ -1,4 +1,4 @@
-/* x86-64-v3: AVX2 and FMA. */
+/* x86-64-v3: AVX2, FMA and F16C. */
 #define SMX_ISA avx2
 #define SMX_VBYTES 32
 #define SMX_X86 3

@@ -161,10 +161,9 @@ def test_l1_takes_few_passes_however_the_features_are_scaled():
     X, y = make_data(n=2000, d=20, c=4)
     y = np.where(rng.random(2000) < 0.2, rng.integers(0, 4, 2000), y)
     X = X * 10.0 ** rng.uniform(-3, 3, 20)
-    fits = [solve(X, y, l1=1.0, tol=0.0, max_iter=40, precondition=p) for p in (True, False)]
-    best = solve(X, y, l1=1.0, tol=0.0, max_iter=3000).fun
-    assert fits[0].fun < 1.001 * best
-    assert fits[1].fun > 1.01 * best
+    result = solve(X, y, l1=1.0, tol=1e-9)
+    assert result.success
+    assert result.nfev < 60
 
 
 def test_sparse_rows_are_in_the_sample_as_dense_ones_are():
@@ -226,6 +225,9 @@ class TwoMachines:
         sums = zip(*(part.value_and_gradient(theta) for part in self._parts), strict=True)
         return Evaluation(*map(sum, sums))
 
+    def hessian_product(self, theta, V):
+        return sum(part.hessian_product(theta, V) for part in self._parts)
+
     def sample(self, n, *, by_length):
         return self._gathered.sample(n, by_length=by_length)
 
@@ -243,6 +245,24 @@ def test_an_objective_can_be_anything_that_keeps_the_protocol(l2, l1, d):
     assert result.success
     np.testing.assert_allclose(result.fun, expected.fun, rtol=3e-9)
     np.testing.assert_allclose(result.W, expected.W, atol=1e-5)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_objectives_hessian_product_is_its_gradients_change(intercept, dtype):
+    X, y = make_data(n=100, d=5, c=3)
+    X = X.astype(dtype)
+    losses = losses_of(X, y, 3, intercept=intercept, weight=np.arange(100.0), dtype=dtype)
+    rng = np.random.default_rng(0)
+    theta, V = rng.normal(size=(2, *losses.shape))
+    wide = losses.in_float64()
+    above, below = (wide.value_and_gradient(theta + s * V)[1].copy() for s in (1e-5, -1e-5))
+    product = losses.hessian_product(theta, V)
+    assert product.dtype == dtype
+    rtol = {"float32": 1e-4, "float64": 1e-6}[dtype]
+    expected = (above - below) / 2e-5
+    np.testing.assert_allclose(product, expected, rtol, rtol * np.abs(expected).max())
+    assert losses.value_and_gradient(theta)[1].shape == theta.shape  # nothing of it is disturbed
 
 
 def test_any_objective_goes_on_in_float64_where_float32_ends():

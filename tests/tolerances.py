@@ -192,3 +192,33 @@ class LinearTerms(Terms):
             return np.zeros(len(self.logits), bool)
         second, first = np.sort(self.logits, axis=1)[:, -2:].T
         return first - second < 2 * self.error_of_logits.max(axis=1)
+
+
+class HessianTerms(LinearTerms):
+    """Bounds for the product of the Hessian with a direction (V, v), as `dW` and `db`.
+
+    A row's part is G_j = s p_j (r_j - sum_k p_k r_k), where r is x V + v less what the most likely
+    class has of it.
+    """
+
+    def __init__(self, problem, arguments, V, v=None):
+        super().__init__(problem, arguments)
+        dtype, case, scale = problem.case.dtype, problem.case, abs(problem.x_scale)
+        X, V = arguments["X"].astype(float), V.astype(float)
+        u, sizes = problem.x_scale * X @ V, scale * np.abs(X) @ np.abs(V)
+        if v is not None:
+            u, sizes = u + v.astype(float), sizes + np.abs(v.astype(float))
+        error_of_u = ((case.d + 3) * units("linear", dtype) * sizes).max(axis=1, initial=0)
+        r = np.abs(u - np.take_along_axis(u, self.logits.argmax(axis=1)[:, None], axis=1))
+        divisor = self.total if problem.options["reduction"] == "mean" else 1.0
+        s = self.T.sum(axis=1, keepdims=True) / (divisor or 1.0)
+        size = s * self.P * (r + (self.P * r).sum(axis=1, keepdims=True))
+        relative = units("gradient", dtype) + (case.c + 3) * units("linear", dtype)
+        z = below_maximum(self.logits)
+        slack = softmax_slack(z, dtype) + 2 * self.error_of_logits.max(axis=1, keepdims=True)
+        # Another class may be the most likely one by a rounding error, which costs as much again.
+        slack = slack.max(axis=1, keepdims=True, initial=0)
+        error = 2 * size * (relative + 2 * slack) + 4 * s * self.P * error_of_u[:, None]
+        error += (len(X) + 3) * units("linear", dtype) * size
+        self.dW = scale * np.abs(X).T @ error + tiny(dtype)
+        self.db = error.sum(axis=0) + tiny(dtype)

@@ -67,6 +67,12 @@ The chain rule through O = X W + b, with row i of G holding the derivative for e
 
     dW = X^T G,     db = sum_i G_i,     dX = G W^T
 
+The second derivative of a row's loss with respect to its logits is the matrix K = diag(p) - p p^T,
+in which the label does not occur. If W and b change by a little of (V, v), the logits change by as
+much of u = V x + v, and the gradient changes by as much of the Hessian's product with (V, v)::
+
+    (K u)_j = p_j (u_j - sum_k p_k u_k),     X^T (K u for every row),     sum_i (K u)_i
+
 Information
 -----------
 The *entropy* of p is its expected surprise, H(p) = -sum_j p_j log p_j, in nats. Cross-entropy
@@ -94,7 +100,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softmax_ext.results import CrossEntropyResult, LinearCrossEntropyResult
+from softmax_ext.results import (
+    CrossEntropyResult,
+    HessianProductResult,
+    LinearCrossEntropyResult,
+)
 
 __all__ = [
     "cross_entropy",
@@ -103,6 +113,7 @@ __all__ = [
     "kl_divergence",
     "linear",
     "linear_cross_entropy",
+    "linear_cross_entropy_hvp",
     "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
@@ -725,6 +736,88 @@ def linear_cross_entropy_with_grad(
     )
 
 
+@np.errstate(all="ignore")
+def linear_cross_entropy_hvp(
+    X: Matrix,
+    W: ArrayLike,
+    b: ArrayLike | None,
+    target: ArrayLike,
+    V: ArrayLike,
+    v: ArrayLike | None = None,
+    *,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    x_scale: float = 1.0,
+    rows: ArrayLike | None = None,
+    out: tuple[Array | None, Array | None] | HessianProductResult | None = None,
+) -> HessianProductResult:
+    """Product of the Hessian of the loss at (W, b) with a direction (V, v).
+
+    Parameters
+    ----------
+    X, W, b, x_scale
+        As for `linear`; `b` may be None.
+    target, weight, sample_weight, ignore_index, label_smoothing, reduction, rows
+        As for `linear_cross_entropy_with_grad`. Of the target counts only how much of it there is:
+        whether a row is ignored, and the sum of its weighted probabilities.
+    V : array_like, shape (D, C)
+        Direction in which W changes.
+    v : array_like, shape (C,), optional
+        Direction in which b changes; zeros by default.
+    out : tuple (dW, db), or an earlier result, optional
+        Arrays for the product, in their shapes and dtype; an entry may be None.
+
+    Returns
+    -------
+    HessianProductResult
+        ``dW`` (D, C) in the memory order of W, and ``db`` (C,), or None without `b`.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `linear_cross_entropy_with_grad`; ValueError also for a V or v of another shape than W
+        or b.
+
+    Examples
+    --------
+    >>> X, V = np.eye(2), [[4.0, 0.0], [0.0, 4.0]]
+    >>> linear_cross_entropy_hvp(X, np.zeros((2, 2)), None, [0, 1], V).dW
+    array([[ 0.5, -0.5],
+           [-0.5,  0.5]])
+    """
+    model = _check_model(X, W, b, x_scale)
+    model, direction = _check_direction(model, V, v)
+    batch = None if rows is None else _check_rows(rows, model.n_rows)
+    task = _check_task(
+        target, _logits_shape(model), model.dtype, batch,
+        weight, sample_weight, ignore_index, label_smoothing, reduction,
+    )  # fmt: skip
+    out_dW, out_db, _ = _check_gradient_out(out, model, task.n_rows, False)
+    kept = task.kept
+    if batch is not None:
+        kept = batch if kept is None else batch[kept]
+    model, direction = _pick(model, kept), _pick(direction, kept)
+
+    logits, u = _affine(model), _affine(direction)
+    P = softmax(logits)
+    # K u does not see what is added to all of u. So what the most probable class has is taken away:
+    # where the model is sure of it, all that is left to add up is small.
+    at, _ = _largest(logits)
+    u -= u[np.arange(len(u)), at][:, None]
+    u -= (P * u).sum(axis=1, keepdims=True)
+    scale = task.gradient_scale
+    if task.probabilities is not None:
+        scale = _times(scale, task.probabilities.sum(axis=1))
+    G = P * u * scale[..., None]
+
+    dW = _weight_gradient(model, G)
+    db = None if model.b is None else _deliver(G.sum(axis=0), out_db)
+    return HessianProductResult(_deliver(dW, out_dW), db)
+
+
 def _weight_gradient(model: _Model, G: Array) -> Array:
     """dW = x_scale * X^T G, in the memory order of W."""
     W = model.W
@@ -933,6 +1026,13 @@ def _compute_dtype(array: Array, name: str) -> np.dtype[Any]:
     if scalar is np.float64 or kind in "biu":
         return np.dtype(np.float64)
     raise TypeError(f"{name}: dtype {array.dtype} came, float32, float64 or integers were wanted")
+
+
+def _stored_dtype(array: Array, name: str) -> np.dtype[Any]:
+    """The same, and float32 for halves: float16, and the bfloat16 of the package ml_dtypes."""
+    if array.dtype.type is np.float16 or array.dtype.name == "bfloat16":
+        return np.dtype(np.float32)
+    return _compute_dtype(array, name)
 
 
 def _softmax_dtype(array: Array, name: str) -> np.dtype[Any]:
@@ -1274,7 +1374,7 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
     X = X if _is_csr(X) else _array(X, "X")
     W = _array(W, "W")
     values = _array(X.data, "X") if _is_csr(X) else X
-    x_dtype = _compute_dtype(values, "X")
+    x_dtype = _stored_dtype(values, "X")
     dtypes = [_compute_dtype(W, "W")]
     if values.dtype != np.uint8:
         dtypes.append(x_dtype)
@@ -1299,6 +1399,25 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
         _number(x_scale, "x_scale", -sys.float_info.max, sys.float_info.max),
         dtype,
     )
+
+
+def _check_direction(model: _Model, V: ArrayLike, v: ArrayLike | None) -> tuple[_Model, _Model]:
+    """The model, and the same with a direction in place of its weights, in their common dtype."""
+    V = _array(V, "V")
+    dtype = np.result_type(model.dtype, _compute_dtype(V, "V"))
+    if V.shape != model.W.shape:
+        raise ValueError(f"V: shape {V.shape} came, that of W, {model.W.shape}, was wanted")
+    if v is not None:
+        if model.b is None:
+            raise ValueError("v: an array came, None was wanted, as there is no b")
+        v = _array(v, "v")
+        dtype = np.result_type(dtype, _compute_dtype(v, "v"))
+        if v.shape != model.b.shape:
+            raise ValueError(f"v: shape {v.shape} came, that of b, {model.b.shape}, was wanted")
+        v = v.astype(dtype, copy=False)
+    b = None if model.b is None else model.b.astype(dtype, copy=False)
+    model = model._replace(W=model.W.astype(dtype, copy=False), b=b, dtype=dtype)
+    return model, model._replace(W=V.astype(dtype, copy=False), b=v)
 
 
 def _check_classes(model: _Model) -> _Model:

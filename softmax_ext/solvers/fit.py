@@ -16,11 +16,12 @@ from ..arguments import (
     finite_from_0,
     integer_between,
 )
-from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
 from .lbfgs import minimize_penalised
 from .objective import Objective
 from .penalised import Penalised
+from .penalties import KINDS
 from .result import FitResult
 
 
@@ -45,7 +46,7 @@ def fit_lbfgs(
     model : SoftmaxModel
         Changed in place.
     X : array_like, shape (N, D), or images (N, h, w, ...)
-        float32, float64, uint8 or CSR. Read once in each step, never copied.
+        float32, float64, float16, bfloat16, uint8, or CSR. Read once in each step, never copied.
     y : array_like, shape (N,) or (N, C)
         Labels or probabilities, as the model takes them.
     C : float, optional
@@ -135,6 +136,7 @@ def minimize(
     *,
     l2: float = 0.0,
     l1: float = 0.0,
+    penalty: str = "l1",
     sample_weight: ArrayLike | None = None,
     x_scale: float = 1.0,
     tol: float = 1e-4,
@@ -149,12 +151,12 @@ def minimize(
     Parameters
     ----------
     X : ndarray (N, D) or CSR
-        float32, float64 or uint8, in any layout.
+        float32, float64, float16, bfloat16 or uint8, in any layout.
     y : ndarray, shape (N,) or (N, C)
         Integer labels in [0, C), -100 for a row that does not count; or floating probabilities.
     W : ndarray, shape (D, C)
         Starting point; not modified. As everywhere, X and W of float32 are computed in float32,
-        any float64 makes it float64, and uint8 X takes W's dtype.
+        any float64 makes it float64, and X of uint8 or halves takes W's dtype.
     b : ndarray, shape (C,), or None
         Starting point of the intercepts; None: there are none.
     l2, l1 : float, optional
@@ -219,6 +221,8 @@ def minimize(
     """
     l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
     max_iter = integer_between("max_iter", max_iter, 0)
+    if penalty not in KINDS:
+        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
     X, W, b = as_layer(as_kernels_like(X), W, b)
     (N, D), C = X.shape, W.shape[1]
     if C == 0:
@@ -226,7 +230,6 @@ def minimize(
     if N == 0:
         raise ValueError("X: no rows came, at least one was wanted")
     y = as_target(y, (N, C), (N,), "y")
-    check_labels(y, C)
     if sample_weight is not None:
         sample_weight = as_row_weights("sample_weight", sample_weight, N)
     parameters = {"W": W} if b is None else {"W": W, "b": b}
@@ -245,7 +248,7 @@ def minimize(
         kernels=kernels_or_default(kernels),
     )
     return minimize_penalised(
-        Penalised(losses, l2, l1),
+        Penalised(losses, l2, l1, penalty),
         np.vstack([*parameters.values()]).astype(np.float64),
         tol=tol,
         max_iter=max_iter,

@@ -75,6 +75,12 @@ class Objective(Protocol):
             Afterwards a loss that is not finite tells the line search to take a shorter step.
         """
 
+    def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
+        """Return the Hessian at a point times a direction V, both in the parameters' shape.
+
+        Valid until the next product.
+        """
+
     def sample(self, n: int, *, by_length: bool) -> Sample:
         """Draw n rows, or all that have weight if they are no more, by their weight.
 

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Array, Csr
+from ..arguments import Array, Csr, widened
 from .objective import Doubles, Floats
 
 if TYPE_CHECKING:
     from .arrays import ArrayObjective
 
-# Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB.
-PIECE_ROWS, PIECE_ELEMENTS = 1024, 1 << 20
+# Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB;
+# and for moments 2 MiB, some of which stays in the cache from one operation to the next.
+PIECE_ROWS, PIECE_ELEMENTS, MOMENTS_ELEMENTS = 4096, 1 << 20, 1 << 18
+# The sample that only tells the scales for lengths is this part of the other.
+FIRST_PART = 4
 # Entries of a sparse X looked at together: the indices, weights and products of them are 8 MiB.
 PIECE_ENTRIES = 1 << 18
 # Random combinations of the features that tell how long a row is, to within a factor of two or so.
@@ -50,11 +53,11 @@ class ArraySample:
         self._objective = objective
         self._X = objective.X
         self._D = objective.n_features
-        self._rows, self.factors = draw(share, share, n)
+        self._rows, self.factors = draw(share, share, n // FIRST_PART if by_length else n)
         self._measure(share)
         self.lengths: Floats = np.ones(len(self._rows))
         if by_length:
-            # The scales that lengths are in come from a first sample, which the second replaces.
+            # The scales that lengths are in come from this first sample, which a second replaces.
             lengths = self._all_lengths(share)
             self._rows, self.factors = draw(share, share * (1 + lengths), n)
             self.lengths = lengths[self._rows]
@@ -63,7 +66,7 @@ class ArraySample:
     def rows(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
         """Yield some of its rows by pieces; see the protocol."""
         for part, x in self._pieces(self._rows[chosen]):
-            yield part, x * self._objective.x_scale
+            yield part, widened(x) * self._objective.x_scale
 
     def probabilities(self, theta: Doubles) -> Floats:
         """Return the probabilities of its rows' classes; see the protocol."""
@@ -73,9 +76,11 @@ class ArraySample:
             result[part] = objective.probabilities(x, theta)
         return result
 
-    def _pieces(self, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Array]]:
-        """Gather rows of X, as they are stored."""
-        step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, self._D) + 1)
+    def _pieces(
+        self, rows: NDArray[np.intp], elements: int = PIECE_ELEMENTS
+    ) -> Iterator[tuple[slice, Array]]:
+        """Gather rows of X, as they are stored, about so many elements at a time."""
+        step = min(PIECE_ROWS, elements // max(1, self._D) + 1)
         for i in range(0, len(rows), step):
             part = slice(i, min(i + step, len(rows)))
             X = self._X
@@ -105,7 +110,11 @@ class ArraySample:
             mean, largest, squares = _sparse_moments(X, share)
         else:
             mean, largest, squares = _moments(
-                lambda: ((x, self.factors[part]) for part, x in self._pieces(self._rows)), self._D
+                lambda: (
+                    (x, self.factors[part])
+                    for part, x in self._pieces(self._rows, MOMENTS_ELEMENTS)
+                ),
+                self._D,
             )
         self.unseen = squares <= FLAT**2
         if not isinstance(X, Csr) and self.unseen.any() and len(self._rows) < len(X):
@@ -154,9 +163,10 @@ def _moments(
         np.maximum(largest, np.abs(x, dtype=np.float64).max(axis=0), out=largest)
     largest[largest == 0] = 1
     for x, weights in pieces():
-        deviations = (x - mean) / largest
+        deviations = np.subtract(x, mean, dtype=np.float64)
+        deviations /= largest
         rounding += weights @ deviations
-        squares += weights @ deviations**2
+        squares += weights @ np.square(deviations, out=deviations)
     return mean + rounding * largest, largest, np.maximum(squares - rounding**2, 0)
 
 

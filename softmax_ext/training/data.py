@@ -11,24 +11,39 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import as_row_weights
-from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, check_labels
+from ..foreign import problem_of
+from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite
 
 
 class TrainingData:
     """Examples and labels as the kernels take them, checked against a model."""
 
     def __init__(
-        self, model: SoftmaxModel, X: Any, y: Any, sample_weight: Any, batch_size: int
+        self,
+        model: SoftmaxModel,
+        X: Any,
+        y: Any,
+        *,
+        batch_size: int,
+        kernels: Any,
+        sample_weight: Any = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.X = as_kernels_like(model._flatten(X))
         self.n_rows: int = self.X.shape[0]
         self.n_batches = -(-self.n_rows // batch_size)
         self.target = model._as_target(y, self.n_rows)
-        self.sample_weight = None
-        self._some_ignored = check_labels(self.target, model.W.shape[1])
+        weights = None
         if sample_weight is not None:
-            self.sample_weight = as_row_weights("sample_weight", sample_weight, self.n_rows)
+            weights = as_row_weights("sample_weight", sample_weight, self.n_rows)
             sample_weight = np.asarray(sample_weight)
+        #: What the kernels are asked.
+        self.problem = problem_of(
+            kernels, self.X, self.target, model.W.shape[1], sample_weight=weights,
+            label_smoothing=label_smoothing, x_scale=model.x_scale,
+        )  # fmt: skip
+        self.problem.check()
+        self._some_ignored = self.target.ndim == 1 and bool((self.target == IGNORED_LABEL).any())
         # As they were given.
         self._described = self.target, sample_weight
         self._is_checked = False
@@ -39,11 +54,12 @@ class TrainingData:
             check_finite(self.X, self.target)
             self._is_checked = True
 
-    def n_counted(self, rows: NDArray[np.intp]) -> int:
-        """Return how many of the rows have a label that counts."""
+    def n_counted(self, rows: NDArray[np.intp] | None = None) -> int:
+        """Return how many of the rows, or of all, have a label that counts."""
         if self._some_ignored:
-            return int(np.count_nonzero(self.target[rows] != IGNORED_LABEL))
-        return len(rows)
+            target = self.target if rows is None else self.target[rows]
+            return int(np.count_nonzero(target != IGNORED_LABEL))
+        return self.n_rows if rows is None else len(rows)
 
     def description(self) -> str:
         """Return what a resumed run recognises its data by; X itself is not read."""
@@ -59,11 +75,14 @@ class TrainingData:
 
 
 def check_validation_data(
-    model: SoftmaxModel, validation_data: tuple[ArrayLike, ArrayLike], batch_size: int
+    model: SoftmaxModel,
+    validation_data: tuple[ArrayLike, ArrayLike],
+    batch_size: int,
+    kernels: Any,
 ) -> TrainingData:
     with naming_validation_data():
         X, y = validation_data
-        return TrainingData(model, X, y, None, batch_size)
+        return TrainingData(model, X, y, batch_size=batch_size, kernels=kernels)
 
 
 @contextmanager

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import accuracy_of
 from . import checkpoint
 from .callbacks import StopTraining, TrainingEvent, listeners
 from .data import TrainingData, naming_validation_data
@@ -35,14 +34,12 @@ class Loop:
         run: Run,
         data: TrainingData,
         validation: TrainingData | None,
-        kernels: Any,
         report_divergence: Callable[[HistoryRow, str], None],
     ) -> None:
         self.settings = settings
         self.run = run
         self.data = data
         self.validation = validation
-        self.kernels = kernels
         self.report_divergence = report_divergence
         self.on_batch_end, self.on_epoch_end = listeners(settings.callbacks)
         self.guard = InterruptGuard()
@@ -67,9 +64,7 @@ class Loop:
     def _run_minibatches(self) -> None:
         """Step through the epoch's minibatches, from the first that has not been done."""
         settings, run, data = self.settings, self.run, self.data
-        X, target, sample_weight = data.X, data.target, data.sample_weight
-        W, b, x_scale = run.model.W, run.model.b, run.model.x_scale
-        loss_and_gradient = self.kernels.linear_cross_entropy_with_grad
+        W, b = run.model.W, run.model.b
         batch_size, rate = settings.batch_size, settings.rate(run.epoch + 1)
         result = None
         if settings.average and not run.batch:
@@ -82,13 +77,9 @@ class Loop:
             with np.errstate(over="ignore", invalid="ignore"):
                 for start in range(run.batch * batch_size, data.n_rows, batch_size):
                     rows = order[start : start + batch_size]
-                    result = loss_and_gradient(
-                        X, W, b, target,
-                        sample_weight=sample_weight, x_scale=x_scale, rows=rows, out=result,
-                        label_smoothing=settings.label_smoothing,
-                    )  # fmt: skip
+                    result = data.problem.value_and_gradient(W, b, rows=rows, out=result)
                     if result.total_weight:
-                        data.check_loss(result.loss)
+                        data.check_loss(float(result.loss))
                     else:
                         _set_to_zero(result)
                     self.guard.hold()
@@ -132,13 +123,12 @@ class Loop:
         """Return loss and accuracy of the validation data."""
         if self.validation is None:
             return math.nan, math.nan
-        X, target, model = self.validation.X, self.validation.target, self.run.model
-        W, b, x_scale = model.W, model.b, model.x_scale
-        loss: float = self.kernels.linear_cross_entropy(X, W, b, target, x_scale=x_scale)
-        accuracy = accuracy_of(self.kernels.predict(X, W, b, x_scale=x_scale), target)
+        model = self.run.model
+        loss, n_correct = self.validation.problem.evaluate(model.W, model.b)
         with naming_validation_data():
             self.validation.check_loss(loss)
-        return loss, accuracy
+        n_counted = self.validation.n_counted()
+        return loss, n_correct / n_counted if n_counted else math.nan
 
     def _batch_event(self) -> TrainingEvent:
         run = self.run

@@ -120,7 +120,8 @@ class Trainer(Settings):
         model : SoftmaxModel
             What to train, from the weights it has. (After `resume`: from those of the checkpoint.)
         X : array_like, shape (N, D) or (N, h, w, ...)
-            Examples or images: float32, float64 or uint8; other integers are converted once.
+            Examples or images: float32, float64, float16, bfloat16 or uint8; other integers are
+            converted once.
             Or a sparse matrix (N, D) in CSR form.
         y : array_like, shape (N,) or (N, C)
             Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them.
@@ -152,15 +153,18 @@ class Trainer(Settings):
         RuntimeWarning
             Once, if an epoch's loss is not finite.
         """
-        data = TrainingData(model, X, y, sample_weight, self.batch_size)
+        kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
+        data = TrainingData(
+            model, X, y, batch_size=self.batch_size, kernels=kernels, sample_weight=sample_weight,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
         if data.n_rows == 0:
             raise ValueError("X: no rows came, at least one to train on was wanted")
         validation = None
         if validation_data is not None:
-            validation = check_validation_data(model, validation_data, self.batch_size)
-        kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
+            validation = check_validation_data(model, validation_data, self.batch_size, kernels)
         run = self._begin(model, data)
-        Loop(self, run, data, validation, kernels, self._report_divergence).run_epochs()
+        Loop(self, run, data, validation, self._report_divergence).run_epochs()
         return run.history
 
     @classmethod
