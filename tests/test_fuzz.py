@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import softmax_ext
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+import mutated_files
 import random_calls
 
 
@@ -50,3 +53,24 @@ def test_a_wrong_kernel_is_found(monkeypatch, name, wrong):
     monkeypatch.setattr(softmax_ext.Kernels, name, broken)
     with pytest.raises(AssertionError, match="call .* of seed 3: --seed 3 --only"):
         random_calls.fuzz(3, range(500))
+
+
+def test_changed_files_are_refused_or_read_as_they_were():
+    counts = mutated_files.fuzz(2024, range(1200))
+    assert counts.total() == 1200
+    for name in ("model", "checkpoint", "idx", "idx.gz"):
+        assert counts[name, "refused"] > 100
+
+
+def test_a_reader_without_a_digest_is_found(monkeypatch):
+    class NoDigest:
+        def update(self, data):
+            pass
+
+        def hexdigest(self):
+            return "0" * 64
+
+    monkeypatch.setattr(hashlib, "sha256", NoDigest)
+    monkeypatch.setattr(zipfile, "crc32", lambda data, value=0: 0, raising=False)
+    with pytest.raises(AssertionError, match="--seed 3 --only"):
+        mutated_files.fuzz(3, range(2000))
