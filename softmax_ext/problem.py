@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,10 +27,8 @@ from .arguments import (
     number_between,
 )
 from .errors import ArgumentValueError
+from .handle import Handle
 from .results import HessianProductResult, LinearCrossEntropyResult
-
-if TYPE_CHECKING:
-    from .ops import Kernels
 
 LOSS, GRADIENT, HESSIAN = 3, 4, 5  # enum Purpose
 
@@ -95,7 +93,7 @@ class Problem:
 
     def __init__(
         self,
-        kernels: Kernels,
+        kernels: Handle,
         X: Any,
         target: Any,
         n_classes: int,
