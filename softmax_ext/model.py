@@ -205,6 +205,83 @@ class SoftmaxModel:
         self._require_finite()
         _npz.write(path, _FILE_KIND, _FILE_VERSION, self._to_arrays())
 
+    def to_onnx(
+        self, path: str | os.PathLike[str], *, input_dtype: DTypeLike | None = None
+    ) -> None:
+        """Write the model as an ONNX graph, for onnxruntime and whatever else reads ONNX.
+
+        Its input is ``X`` (N, D), its outputs are ``label`` (N,), of the dtype of `classes` or
+        int64, and ``probabilities`` (N, C). It computes as the kernels do: `x_scale` is in the
+        graph, and bytes become numbers there. Its operators are those of opset 13.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        input_dtype : {"uint8", "float32", "float64"}, optional
+            Dtype of the graph's ``X``. None: that of the weights.
+
+        Raises
+        ------
+        ImportError
+            Without the package ``onnx``, which is the extra ``onnx``.
+        TypeError
+            If `input_dtype` is none of those named.
+        ValueError
+            If a weight is nan or infinite; no file is written.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import softmax_ext as sx
+        >>> model = sx.SoftmaxModel.zeros(784, 10, x_scale=1 / 255)
+        >>> model.to_onnx("digits.onnx", input_dtype="uint8")  # doctest: +SKIP
+        """
+        from .export import onnx
+
+        self._require_finite()
+        onnx.write(path, self.W, self.b, self.classes, self.x_scale, input_dtype)
+
+    def to_c(self, path: str | os.PathLike[str], *, prefix: str = "softmax_model") -> None:
+        """Write the model as a C99 header that predicts, without any library but C's own.
+
+        It computes in the dtype of the weights. The functions, for an example ``x`` of that type
+        or, with ``_u8`` at the end of their names, of bytes, are ``PREFIX_proba(x, p)``, which
+        fills ``p`` with C probabilities; ``PREFIX_logits(x, z)``; and ``PREFIX_predict(x)``, the
+        index of the most probable class, whose label is in ``PREFIX_labels`` where the model has
+        `classes`: strings in UTF-8, or numbers.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        prefix : str, optional
+            What the names in the header begin with: letters, digits and underscores.
+
+        Raises
+        ------
+        ValueError
+            If `prefix` is no name in C, the model has no feature, or a weight is nan or infinite;
+            no file is written.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import softmax_ext as sx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "animals.h")
+        ...     sx.SoftmaxModel.zeros(4, 3, classes=["cat", "chicken", "dog"]).to_c(path)
+        ...     '"cat", "chicken", "dog"' in path.read_text()
+        True
+        """
+        from .export import c
+
+        self._require_finite()
+        c.write(path, self.W, self.b, self.classes, self.x_scale, prefix)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, kernels: Any = None) -> SoftmaxModel:
         """Read a model file of `save`.

@@ -21,6 +21,7 @@ from .arrays import ArrayObjective
 from .lbfgs import minimize_penalised
 from .objective import Objective
 from .penalised import Penalised
+from .penalties import KINDS
 from .result import FitResult
 
 
@@ -135,6 +136,7 @@ def minimize(
     *,
     l2: float = 0.0,
     l1: float = 0.0,
+    penalty: str = "l1",
     sample_weight: ArrayLike | None = None,
     x_scale: float = 1.0,
     tol: float = 1e-4,
@@ -219,6 +221,8 @@ def minimize(
     """
     l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
     max_iter = integer_between("max_iter", max_iter, 0)
+    if penalty not in KINDS:
+        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
     X, W, b = as_layer(as_kernels_like(X), W, b)
     (N, D), C = X.shape, W.shape[1]
     if C == 0:
@@ -244,7 +248,7 @@ def minimize(
         kernels=kernels_or_default(kernels),
     )
     return minimize_penalised(
-        Penalised(losses, l2, l1),
+        Penalised(losses, l2, l1, penalty),
         np.vstack([*parameters.values()]).astype(np.float64),
         tol=tol,
         max_iter=max_iter,
