@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..model import SoftmaxModel
 from ..solvers import FitResult
+from ..solvers.penalties import SparsePenalty
 from ..training import History, HistoryRow, StopTraining, TrainingEvent
 from ..training.callbacks import listeners
 from ._weights import scikit_learns_form
@@ -165,8 +166,12 @@ def listeners_of(
         # Two columns of weights, -w/2 and w/2, have half of w's square.
         l2_of_W = l2 if len(estimator.classes_) == 2 else l2 / 2
 
+        sparse = SparsePenalty("group" if estimator.penalty == "group" else "l1", l1)
+        if sparse.is_grouped and len(estimator.classes_) == 2:
+            sparse.strength *= math.sqrt(2)  # the norm of -w/2 and w/2 is |w| divided by that
+
         def penalty(W: _Array) -> float:
-            return l2_of_W * float(np.vdot(W, W)) + l1 * float(np.abs(W).sum())
+            return l2_of_W * float(np.vdot(W, W)) + sparse.value(W)
 
         options = {"x_scale": estimator.x_scale, "kernels": estimator._kernels}
         events = IterationEvents(
