@@ -17,6 +17,7 @@ from .threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .config import show_config
+    from .datasets import Blocks
     from .model import SoftmaxModel
     from .solvers import FitResult, fit_lbfgs
     from .training import (
@@ -47,9 +48,10 @@ kl_divergence = kernels.kl_divergence
 
 _SUBMODULES = ("datasets", "plots", "reference", "solvers", "special")
 # These need packages that not everybody has: `from softmax_ext import *` leaves them out.
-_EXTRAS = ("torch",)
+_EXTRAS = ("dask", "torch")
 # Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
 _LAZY = {
+    "Blocks": "datasets",
     "FitResult": "solvers",
     "History": "training",
     "HistoryRow": "training",
@@ -63,6 +65,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Blocks",
     "CrossEntropyResult",
     "DataFormatError",
     "FitResult",

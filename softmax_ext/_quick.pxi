@@ -52,6 +52,27 @@ cdef inline bint fits(object given, cnp.ndarray like) noexcept:
     return cnp.PyArray_ISWRITEABLE(a)
 
 
+cdef inline bint small_floating(object given) noexcept:
+    """Whether it comes through the gate with 1 to 4096 floating numbers, of any number of axes."""
+    cdef idx n
+    if not (cnp.PyArray_CheckExact(given)
+            and passes(given, cnp.PyArray_NDIM(<cnp.ndarray>given), FLOATING)):
+        return False
+    n = cnp.PyArray_SIZE(<cnp.ndarray>given)
+    return 0 < n <= SMX_QUICK_LOGITS
+
+
+cdef inline bint alike(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two arrays have one type and shape."""
+    cdef int i
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIMS(a)[i] != cnp.PyArray_DIMS(b)[i]:
+            return False
+    return True
+
+
 @cython.final
 cdef class Quick:
     """The public kernels of one instruction set on small plain arguments.
@@ -108,6 +129,62 @@ cdef class Quick:
             small_softmax[double](k, mode, n, c, first, <const double *>cnp.PyArray_DATA(x),
                                   <double *>cnp.PyArray_DATA(out))
         return out if kept else out[()]
+
+    def divergence(self, int what, object given_x, object given_y, object axis):
+        """entropy of x, or kl_divergence of x and y, of one type and shape; y is x for SMX_ENTROPY.
+
+        axis: the last one, None for all, or the first of two.
+        """
+        cdef cnp.ndarray x, y, out
+        cdef idx n, c, ndim, kept
+        cdef bint first = False
+        cdef smx_leaves *k
+        if not small_floating(given_x) or (type(axis) is not int and axis is not None):
+            return None
+        x = <cnp.ndarray>given_x
+        if given_y is not given_x and not (small_floating(given_y) and alike(x, given_y)):
+            return None
+        y, ndim = <cnp.ndarray>given_y, cnp.PyArray_NDIM(x)
+        if ndim == 0:
+            return None
+        if axis is not None and axis != -1 and axis != ndim - 1:
+            first = ndim == 2 and (axis == 0 or axis == -2)
+            if not first:
+                return None
+        k = self.f32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else self.f64
+        c = cnp.PyArray_SIZE(x) if axis is None else cnp.PyArray_DIMS(x)[0 if first else ndim - 1]
+        n = cnp.PyArray_SIZE(x) // c
+        if first and c > k.cols_max and c >= k.lanes:
+            return None
+        kept = 0 if axis is None else ndim - 1
+        out = cnp.PyArray_EMPTY(kept, cnp.PyArray_DIMS(x) + (1 if first else 0),
+                                cnp.PyArray_TYPE(x), 0)
+        small_divergence(k, what, n, c, first, cnp.PyArray_ITEMSIZE(x),
+                         <const char *>cnp.PyArray_DATA(x), <const char *>cnp.PyArray_DATA(y),
+                         <char *>cnp.PyArray_DATA(out))
+        return out if kept else out[()]
+
+    def terms(self, int what, object given_x, object given_y):
+        """SMX_ENTR of x, or SMX_REL_ENTR or SMX_KL_DIV of x and y, arrays of one type and shape, or
+        Python's floats; y is x for SMX_ENTR."""
+        cdef cnp.ndarray x, y, out
+        cdef smx_leaves *k
+        cdef double fx, fy, result
+        if isinstance(given_x, float) and isinstance(given_y, float):
+            fx, fy = given_x, given_y
+            self.f64.divergence_each(what, 1, &fx, &fy, &result)
+            return np.float64(result)
+        if not small_floating(given_x):
+            return None
+        x = <cnp.ndarray>given_x
+        if given_y is not given_x and not (small_floating(given_y) and alike(x, given_y)):
+            return None
+        y = <cnp.ndarray>given_y
+        k = self.f32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32 else self.f64
+        out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+        k.divergence_each(what, cnp.PyArray_SIZE(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(y),
+                          cnp.PyArray_DATA(out))
+        return out if cnp.PyArray_NDIM(out) else out[()]
 
     def cross_entropy(self, object logits, object target, object reduction, object ignore_index,
                       object label_smoothing, bint with_grad):
@@ -248,6 +325,28 @@ cdef class Quick:
         if reduction == "mean":
             loss = loss / total if total != 0 else NAN
         return self.result(loss, dW, db, None, total, n_correct)
+
+
+cdef void small_divergence(smx_leaves *k, int what, idx n, idx c, bint first, idx size,
+                           const char *x, const char *y, char *out) noexcept nogil:
+    """n contiguous rows, by the same leaves on the same numbers as Divergence; first: n columns."""
+    cdef double x_block[SMX_SMALL_BLOCK]
+    cdef double y_block[SMX_SMALL_BLOCK]
+    cdef idx at = 0, m, most
+    if first:
+        k.divergence_cols(what, n, c, x, n, y, n, out)
+        return
+    if c > k.cols_max and c >= k.lanes:
+        k.divergence_rows(what, n, c, x, c, y, c, out)
+        return
+    most = min(64, <idx>sizeof(x_block) // (c * size))
+    while at < n:
+        m = min(n - at, most)
+        k.transpose(m, c, x + at * c * size, c, x_block, most)
+        if what == SMX_DIVERGENCE:
+            k.transpose(m, c, y + at * c * size, c, y_block, most)
+        k.divergence_cols(what, m, c, x_block, most, y_block, most, out + at * size)
+        at += m
 
 
 cdef void small_softmax(smx_leaves *k, int mode, idx n, idx c, bint first, const real *x,

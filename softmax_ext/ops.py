@@ -471,8 +471,9 @@ class Kernels:
         X : array_like
             (N, D) float32 or float64; or uint8, float16 or bfloat16 (of the package ml_dtypes),
             which are taken as they are, without a floating copy, and computed with in W's dtype;
-            other integers become float64. Any memory layout. Or a sparse matrix in CSR form: anything
-            with ``indptr``, ``indices``, ``data`` and ``shape``, such as `scipy.sparse.csr_array`.
+            other integers become float64. Any memory layout. Or a sparse matrix in CSR form:
+            anything with ``indptr``, ``indices``, ``data`` and ``shape``, such as
+            `scipy.sparse.csr_array`.
         W : array_like
             (D, C) weights in C or Fortran order.
         b : array_like, optional
@@ -842,6 +843,9 @@ class Kernels:
         >>> round(float(sx.entropy([0.5, 0.5])), 6)
         0.693147
         """
+        quick = self._quick.divergence(ENTROPY, p, p, axis)
+        if quick is not None:
+            return quick
         a, half = self._prepare(p)
         return self._divergence(ENTROPY, [a], axis, half)
 
@@ -878,6 +882,9 @@ class Kernels:
         >>> float(sx.kl_divergence([0.5, 0.5], [0.5, 0.5]))
         0.0
         """
+        quick = self._quick.divergence(DIVERGENCE, p, q, axis)
+        if quick is not None:
+            return quick
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
         dtype = np.result_type(a, b)

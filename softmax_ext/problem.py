@@ -180,8 +180,8 @@ class Problem:
     ) -> HessianProductResult:
         """Do what `softmax_ext.linear_cross_entropy_hvp` does."""
         w, bias = as_layer(self.X, W, b)[1:]
-        w, bias, *wide = beside_direction(w, bias, V, v)
-        result = self.run(HESSIAN, w, bias, wide, rows=rows, reduction=reduction, out=out)
+        w, bias, wide, wide_b = beside_direction(w, bias, V, v)
+        result = self.run(HESSIAN, w, bias, (wide, wide_b), rows=rows, reduction=reduction, out=out)
         return HessianProductResult(result.dW, result.db)
 
     def values_and_gradients(
@@ -232,15 +232,17 @@ class Problem:
         job: int,
         w: Array,
         bias: Array | None,
-        wide: Sequence[Array | None] | None = None,
+        wide: tuple[Array, Array | None] | None = None,
         *,
         rows: ArrayLike | None = None,
         reduction: str = "mean",
         with_dX: bool = False,
         out: Any = None,
     ) -> LinearCrossEntropyResult:
-        """Do a LOSS or a GRADIENT for w and bias that `as_layer` has checked; or a HESSIAN (in dW and
-        db) for both with the direction beside them."""
+        """Do a LOSS or a GRADIENT for w and bias that `as_layer` has checked.
+
+        Or a HESSIAN (in dW and db), for both with the direction beside them as `wide`.
+        """
         check_reduction(reduction)
         self._check_classes(w)
         picked = None if rows is None else as_rows(rows, self.n_rows)

@@ -65,6 +65,10 @@ class LogisticRegression(ScikitLearns):
         the fit above `tol`, unless it was a callback.
     verbose : int, optional
         Above 0: a line for each iteration.
+    standardize : bool, optional
+        The only parameter that scikit-learn's has not: as if `StandardScaler` had been applied to X
+        (with the sample and class weights; without `fit_intercept` not centred), at no memory, and
+        with CSR left sparse. `coef_` and `intercept_` take X as it is. Not for "liblinear".
     random_state
         Nothing is random here: equal calls give the same bits, whatever the number of threads of
         the kernels. Another number of threads of NumPy's BLAS may change the last digits.
@@ -101,6 +105,48 @@ class LogisticRegression(ScikitLearns):
     0.97
     """
 
+    _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
+        **ScikitLearns._parameter_constraints,
+        "standardize": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        penalty: str | None = "deprecated",
+        *,
+        C: float = 1.0,
+        l1_ratio: float = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: Any = None,
+        solver: str = "lbfgs",
+        max_iter: int = 100,
+        verbose: int = 0,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            penalty,
+            C=C,
+            l1_ratio=l1_ratio,
+            dual=dual,
+            tol=tol,
+            fit_intercept=fit_intercept,
+            intercept_scaling=intercept_scaling,
+            class_weight=class_weight,
+            random_state=random_state,
+            solver=solver,
+            max_iter=max_iter,
+            verbose=verbose,
+            warm_start=warm_start,
+            n_jobs=n_jobs,
+        )
+        self.standardize = standardize
+
     #: What multiplies X, and the dtype of the weights for X of bytes.
     _x_scale = 1.0
     _dtype_for_bytes: type[Any] = np.float64
@@ -131,6 +177,7 @@ class LogisticRegression(ScikitLearns):
             shapes and parameters that do not fit.
         """
         if self.solver == "liblinear":
+            self._refuse_standardize()
             super().fit(X, y, sample_weight)
             return self
         penalties = penalties_of(self)
@@ -226,6 +273,12 @@ class LogisticRegression(ScikitLearns):
         dtypes = [np.float64, np.float32, np.uint8]
         return validate_data(self, X, *y, reset=reset, accept_sparse="csr", dtype=dtypes, **options)
 
+    def _refuse_standardize(self) -> None:
+        if self.standardize:
+            raise ValueError(
+                f"standardize: True came with the solver {self.solver}, another solver was wanted"
+            )
+
     def _kernel_set(self) -> Any:
         return kernels_or_default(self._kernels)
 
@@ -280,6 +333,7 @@ class LogisticRegression(ScikitLearns):
             x_scale=self._x_scale,
             tol=self.tol,
             max_iter=self.max_iter,
+            standardize=self.standardize,
             callback=callback if listeners else None,
             kernels=self._kernels,
             **options,

@@ -10,7 +10,6 @@ import numpy as np
 
 from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
-from ._scikit_learn import LogisticRegression as ScikitLearns
 
 _PENALTIES = ScikitLearns._parameter_constraints["penalty"]
 
@@ -21,7 +20,7 @@ class SoftmaxParameters(LogisticRegression):
     _dtype_for_bytes = np.float32
 
     _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
-        **ScikitLearns._parameter_constraints,
+        **LogisticRegression._parameter_constraints,
         "solver": [StrOptions({*SOLVERS, "sgd"})],
         "penalty": [StrOptions({*_PENALTIES[0].options, "group"}), *_PENALTIES[1:]],
         "x_scale": [Interval(Real, None, None, closed="neither")],
@@ -55,6 +54,7 @@ class SoftmaxParameters(LogisticRegression):
         verbose: int = 0,
         warm_start: bool = False,
         n_jobs: int | None = None,
+        standardize: bool = False,
         x_scale: float = 1.0,
         label_smoothing: float = 0.0,
         epochs: int | str = "auto",
@@ -83,6 +83,7 @@ class SoftmaxParameters(LogisticRegression):
         self.verbose = verbose
         self.warm_start = warm_start
         self.n_jobs = n_jobs
+        self.standardize = standardize
         self.x_scale = x_scale
         self.label_smoothing = label_smoothing
         self.epochs = epochs

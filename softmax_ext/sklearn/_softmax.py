@@ -41,7 +41,7 @@ class SoftmaxRegression(SoftmaxParameters):
         model for all classes or for none. With an `l1_ratio` between 0 and 1 a part of it, and an
         L2 penalty for the rest. For every solver but "liblinear" and "sgd".
     C, l1_ratio, dual, tol, fit_intercept, intercept_scaling, class_weight, max_iter, \
-    warm_start, n_jobs
+    warm_start, n_jobs, standardize
         As of `LogisticRegression`.
     solver : str, optional
         As of `LogisticRegression`, or "sgd": minibatch gradient descent, which takes L2 penalties
@@ -161,8 +161,11 @@ class SoftmaxRegression(SoftmaxParameters):
                     "Solver liblinear supports neither x_scale, label_smoothing, early_stopping "
                     "nor callbacks."
                 )
+            self._refuse_standardize()
             ScikitLearns.fit(self, X, y, sample_weight)
             return self
+        if self.solver == "sgd":
+            self._refuse_standardize()
         penalties = penalties_of(self)
         X, y = self._validate(X, y, reset=True)
         if y.ndim == 2:
@@ -187,7 +190,7 @@ class SoftmaxRegression(SoftmaxParameters):
                 self._keep(trainer)
                 W, b = model.W, model.b
             else:
-                listeners = listeners_of(self, X, target, weight, penalties, validation, best)
+                listeners = listeners_of(self, X, target, weight, validation, best)
                 W, b = self._minimize(
                     X, target, weight, penalties, listeners, task,
                     label_smoothing=self.label_smoothing,
@@ -231,7 +234,7 @@ class SoftmaxRegression(SoftmaxParameters):
         ValueError
             If `classes` is missing in the first call, or `y` has other labels.
         """
-        for name in ("early_stopping", "average"):
+        for name in ("early_stopping", "average", "standardize"):
             if getattr(self, name):
                 raise ValueError(f"partial_fit does not support {name}=True")
         if self.class_weight == "balanced":

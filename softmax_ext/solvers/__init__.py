@@ -11,5 +11,6 @@ have come close enough. `result` is what comes out.
 
 from .fit import fit_lbfgs, lambda_max, minimize
 from .result import FitResult
+from .together import minimize_many
 
-__all__ = ["FitResult", "fit_lbfgs", "lambda_max", "minimize"]
+__all__ = ["FitResult", "fit_lbfgs", "lambda_max", "minimize", "minimize_many"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from .. import _descent
 from ..arguments import Array, Csr
 from ..foreign import problem_of
+from ..model import described
 from ..results import LinearCrossEntropyResult
 from .objective import Columns, Doubles, Evaluation, Floats, split
-from .sample import ArraySample
+from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
@@ -77,7 +78,8 @@ class ArrayObjective:
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
-        self._direction: Floats | None = None
+        # Of products with the Hessian, which few solvers ask for: the direction, the product.
+        self._of_product: Array | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -98,15 +100,15 @@ class ArrayObjective:
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
         """Return the Hessian at a point times a direction; see the protocol."""
-        if self._direction is None:
-            self._direction = np.empty(self.shape, self.dtype)
-            self._product = np.empty(self.shape, self.dtype)
-        self._theta[...], self._direction[...] = theta, V
-        W, b = split(self._theta, self.has_intercept)
-        out = split(self._product, self.has_intercept)
-        V, v = split(self._direction, self.has_intercept)
-        self._problem.hessian_product(W, b, V, v, out=out, reduction="sum")
-        return self._product
+        if self._of_product is None:
+            self._of_product = np.empty((2, *self.shape), self.dtype)
+        direction, product = self._of_product
+        self._theta[...], direction[...] = theta, V
+        self._problem.hessian_product(
+            *split(self._theta, self.has_intercept), *split(direction, self.has_intercept),
+            out=split(product, self.has_intercept), reduction="sum",
+        )  # fmt: skip
+        return cast(Floats, product)
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""
@@ -125,6 +127,26 @@ class ArrayObjective:
         raise ValueError(
             "X: elements came with which the loss at W and b overflows, smaller ones were wanted"
         )
+
+    def sample(self, n: int, *, by_length: bool) -> ArraySample:
+        """Draw n rows by their weight; see the protocol."""
+        return ArraySample(self, self._share(), n, by_length)
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the features' means and deviations; see the protocol."""
+        mean, deviation = moments(self.X, self._share())
+        return mean * self.x_scale, deviation * abs(self.x_scale)
+
+    def _share(self) -> Doubles:
+        """Return the weights of the rows, those that do not count without one, of sum 1."""
+        weight = self.masses()
+        total = weight.sum()
+        return weight / total if total else weight
+
+    def description(self) -> str:
+        """Return what a resumed fit recognises the data by; X itself is not read."""
+        arrays = (self._y, self.sample_weight)
+        return described(self._values.dtype, self.X.shape, arrays)
 
     def masses(self) -> Doubles:
         """Return what the rows' weights times the sums of their targets are (N,)."""
@@ -158,11 +180,6 @@ class ArrayObjective:
         ends = np.cumsum(lengths)
         entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + lengths, lengths)
         return Columns(values[entries], sorted_rows[entries], np.append(0, ends))
-
-    def sample(self, n: int, *, by_length: bool) -> ArraySample:
-        """Draw n rows by their weight; see the protocol."""
-        weight = self.masses()
-        return ArraySample(self, weight / weight.sum(), n, by_length)
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""

@@ -302,18 +302,18 @@ class Curvature:
         return ridge
 
 
-def solve(factor: Floats, x: Doubles) -> Floats:
+def solve(factor: Floats, x: Doubles) -> Doubles:
     """Return ``factor.T @ factor @ x``, for x (n, k)."""
     return product(factor.T, product(factor, x.astype(factor.dtype)))
 
 
-def product(a: Floats, b: Floats) -> Floats:
+def product(a: Floats, b: Floats) -> Doubles:
     """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
 
     After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the
     rows that comes next, sharing a core with one of them, takes twice as long.
     """
-    result: Floats = kernels_or_default(None).linear(a, b)
+    result: Doubles = kernels_or_default(None).linear(a, b)
     return result
 
 

@@ -188,8 +188,9 @@ class _Fit:
         theta = self._theta.astype(objective.result_dtype)
         W, b = split(theta, objective.losses.has_intercept)
         return FitResult(
-            W=W, b=b, fun=self._value * objective.total_weight, grad_norm=self._norm, gap=None,
-            nit=self._nit, nfev=objective.nfev,
+            W=W, b=b, fun=self._value * objective.total_weight,
+            penalty=objective.penalty(self._theta) * objective.total_weight,
+            grad_norm=self._norm, gap=None, nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip
 
 

@@ -105,6 +105,12 @@ class Objective(Protocol):
             Whether long rows, which have the larger part in the Hessian, are to be likelier.
         """
 
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the means and deviations (D,) of the features, by the weights of all rows.
+
+        In float64, from the rows that count. 0 for the deviation of a feature that never changes.
+        """
+
     def in_float64(self) -> Objective:
         """Return the same sum, computed in float64."""
 

@@ -244,6 +244,8 @@ class _Fit:
         subgradient = objective.subgradient(self._theta, self._gradient)
         total = objective.total_weight
         return FitResult(
-            W=W, b=b, fun=self._value * total, grad_norm=float(np.abs(subgradient).max()),
-            gap=self._gap * total, nit=self._nit, nfev=objective.nfev,
+            W=W, b=b, fun=self._value * total,
+            penalty=objective.penalty(self._theta) * total,
+            grad_norm=float(np.abs(subgradient).max()), gap=self._gap * total,
+            nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB;
 # and for moments 2 MiB, some of which stays in the cache from one operation to the next.
-PIECE_ROWS, PIECE_ELEMENTS, MOMENTS_ELEMENTS = 1024, 1 << 20, 1 << 18
+PIECE_ROWS, PIECE_ELEMENTS, MOMENTS_ELEMENTS = 4096, 1 << 20, 1 << 18
 # The sample that only tells the scales for lengths is this part of the other.
 FIRST_PART = 4
 # Entries of a sparse X looked at together: the indices, weights and products of them are 8 MiB.
@@ -146,6 +146,19 @@ class ArraySample:
             lengths: Floats = np.square(projections).sum(axis=1)
             lengths /= share @ lengths
         return lengths if np.isfinite(lengths).all() else np.ones_like(lengths)
+
+
+def moments(X: Array | Csr, share: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the means and deviations of the features; 0 for one that never changes."""
+    if isinstance(X, Csr):
+        mean, largest, squares = _sparse_moments(X, share)
+    else:
+        step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, X.shape[1]) + 1)
+        pieces = [slice(i, i + step) for i in range(0, len(X), step)]
+        mean, largest, squares = _moments(
+            lambda: ((X[part], share[part]) for part in pieces), X.shape[1]
+        )
+    return mean, np.where(squares > FLAT**2, largest * np.sqrt(squares), 0)
 
 
 def _moments(
