@@ -102,6 +102,9 @@ class Kernels:
         self._small_forward = _kernels.SmallForward(isa)
         self._small_gradient = _kernels.SmallGradient(isa, LinearCrossEntropyResult)
 
+    def __reduce__(self) -> tuple[type[Kernels], tuple[str]]:
+        return type(self), (self.isa,)
+
     def __repr__(self) -> str:
         return f"softmax_ext.Kernels({self.isa!r})"
 

@@ -22,7 +22,7 @@ from ..arguments import (
 from ..datasets.blocks import Blocks
 from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
 from .arrays import ArrayObjective
-from .blocks import blocks_objective
+from .blocks import blocks_objective, objective_of
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
 from .objective import Objective
@@ -118,10 +118,7 @@ def fit_lbfgs(
     target: NDArray[Any] | None = None
     if isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
-        rows = blocks_objective(
-            X, model.W, model.b, classes=model.classes, x_scale=model.x_scale, label_smoothing=0.0,
-            kernels=model.kernels,
-        )  # fmt: skip
+        rows = objective_of(model, X)
     elif hasattr(X, "value_and_gradient"):
         rows = X
     else:
