@@ -21,40 +21,27 @@ from .arguments import (
     as_array,
     as_axes,
     as_floating,
-    as_integer,
     as_layer,
     as_out,
     as_reals,
-    as_rows,
     as_target,
-    as_weights,
-    beside_direction,
     check_reduction,
     finite,
-    gradient_arrays,
-    number_between,
     rows_first,
     same_place,
     three_axes,
 )
 from .errors import ArgumentValueError
+from .problem import GRADIENT, LOSS, Problem, check_rows, drivers_target, label_error, refuse_bad
 from .results import CrossEntropyResult, HessianProductResult, LinearCrossEntropyResult
 
 PROB, LOG, LSE = 1, 2, 3  # enum smx_mode
 ENTROPY, DIVERGENCE, ENTR, REL_ENTR, KL_DIV = range(5)  # enum smx_term
-LINEAR, PROBA, PREDICT, LOSS, GRADIENT, HESSIAN = range(6)  # enum Purpose
+LINEAR, PROBA, PREDICT = range(3)  # enum Purpose
 
 # A slice of rows holds about so many logits, some 20 microseconds of work; more than one of them
 # are worth a second thread.
 SLICE_LOGITS = 1 << 15
-# Every so many rows of a sparse X, and never more than 16 times, the sum of gradients starts anew,
-# for it would lose float32's small ones.
-MOST_ROWS = 1 << 16
-# Strips of a sparse X: some 100 microseconds of work.
-STRIP_PRODUCTS = 1 << 22
-# From so much work on it is worth several threads.
-THREADED_PRODUCTS = 1 << 22
-STRIP_ROWS, STRIP_MOST_ROWS = 256, 4096
 
 
 # --------------------------------------------------------------------------------- the kernels
@@ -97,10 +84,7 @@ class Kernels:
             why = "cannot run here" if isa in _kernels.compiled_isas() else "is not in this build"
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
-        self._small_softmax = _kernels.SmallSoftmax(isa)
-        self._small_cross_entropy = _kernels.SmallCrossEntropy(isa)
-        self._small_forward = _kernels.SmallForward(isa)
-        self._small_gradient = _kernels.SmallGradient(isa, LinearCrossEntropyResult)
+        self._quick = _kernels.Quick(isa, LinearCrossEntropyResult)
 
     def __reduce__(self) -> tuple[type[Kernels], tuple[str]]:
         return type(self), (self.isa,)
@@ -199,7 +183,7 @@ class Kernels:
         0.6931471805598903
         """
         if not keepdims:
-            quick = self._small_softmax(LSE, x, axis)
+            quick = self._quick.softmax(LSE, x, axis)
             if quick is not None:
                 return quick
         a, half = self._prepare(x)
@@ -229,7 +213,7 @@ class Kernels:
 
     def _softmax(self, mode: int, x: ArrayLike, axis: Any, out: Array | None) -> Any:
         if out is None:
-            quick = self._small_softmax(mode, x, axis)
+            quick = self._quick.softmax(mode, x, axis)
             if quick is not None:
                 return quick
         a, half = self._prepare(x)
@@ -415,7 +399,7 @@ class Kernels:
         out: Array | None,
     ) -> CrossEntropyResult:
         if weight is None and sample_weight is None and out is None:
-            quick = self._small_cross_entropy(
+            quick = self._quick.cross_entropy(
                 logits, target, reduction, ignore_index, label_smoothing, with_grad
             )
             if quick is not None:
@@ -450,10 +434,10 @@ class Kernels:
             if s.shape != rows_shape and s.ndim == 1 and s.shape == x.shape[:1] and x.ndim > 2:
                 s = np.broadcast_to(s.reshape((-1,) + (1,) * (x.ndim - 2)), rows_shape)
             sample = as_reals("sample_weight", s, rows_shape).reshape(a, b)
-        job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
+        job_target = drivers_target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
         total_weight, bad = job_target.scan()
         if bad >= 0:
-            raise _label_error(t3, bad, c, None)
+            raise label_error(t3, bad, c)
         losses = np.zeros(a * b, x.dtype) if reduction == "none" else None
         g = None
         if with_grad:
@@ -466,30 +450,10 @@ class Kernels:
         denominator = total_weight if reduction == "mean" else 1
         job = _kernels.CrossEntropy(self.isa, classes_last(x), job_target, denominator, g3, losses)
         loss, bad = job.run(max(1, SLICE_LOGITS // c), threads.get_num_threads())
-        _refuse_bad(None, x, bad)
+        refuse_bad(None, x, bad)
         return CrossEntropyResult(
             _reduced(loss, total_weight, reduction, losses, rows_shape),
             cast(Array, g if out is None else _deliver(cast(Array, g), out)),
-        )
-
-    @staticmethod
-    def _target(
-        t: Array,
-        hard: bool,
-        c: int,
-        weight: ArrayLike | None,
-        sample: Array | None,
-        ignore_index: int,
-        label_smoothing: float,
-    ) -> Any:
-        ignore = as_integer("ignore_index", ignore_index)
-        if not hard and ignore >= 0:
-            raise ArgumentValueError(
-                f"ignore_index: {ignore} came with probabilities as target, which have no index"
-            )
-        w = None if weight is None else as_weights("weight", weight, (c,))
-        return _kernels.Target(
-            t, hard, c, w, sample, ignore, number_between("label_smoothing", label_smoothing, 0, 1)
         )
 
     # -------------------------------------------------------------------------- linear layer
@@ -508,9 +472,11 @@ class Kernels:
         Parameters
         ----------
         X : array_like
-            (N, D) float32, float64 or uint8 (taken as it is, without a floating copy); other
-            integers become float64. Any memory layout. Or a sparse matrix in CSR form: anything
-            with ``indptr``, ``indices``, ``data`` and ``shape``, such as `scipy.sparse.csr_array`.
+            (N, D) float32 or float64; or uint8, float16 or bfloat16 (of the package ml_dtypes),
+            which are taken as they are, without a floating copy, and computed with in W's dtype;
+            other integers become float64. Any memory layout. Or a sparse matrix in CSR form:
+            anything with ``indptr``, ``indices``, ``data`` and ``shape``, such as
+            `scipy.sparse.csr_array`.
         W : array_like
             (D, C) weights in C or Fortran order.
         b : array_like, optional
@@ -589,7 +555,7 @@ class Kernels:
         out: Array | None,
     ) -> Array:
         if out is None:
-            quick = self._small_forward(job, X, W, b, x_scale)
+            quick = self._quick.forward(job, X, W, b, x_scale)
             if quick is not None:
                 return quick
         x, w, bias = as_layer(X, W, b)
@@ -605,11 +571,12 @@ class Kernels:
         else:
             result = _apart(as_out("out", out, (n, c), w.dtype), *_arrays(x, w, bias))
         if n and c:
-            p = self._pass(job, x, _kernels.Examples(x, scale, None), w, bias, None, 1)
+            driver = _kernels.SparsePass if isinstance(x, Csr) else _kernels.LinearPass
+            p = driver(self.isa, job, _kernels.Examples(x, scale, None), w, bias, None, 1)
             if out is not None and isinstance(x, Csr):
-                _check_matrix(p, x)
+                check_rows(p, x)
             _, _, *bad = p.run(threads.get_num_threads(), result, None)
-            _refuse_bad(p, x, *bad)
+            refuse_bad(p, x, *bad)
         return result if out is None else _deliver(result, out)
 
     def linear_cross_entropy(
@@ -720,13 +687,16 @@ class Kernels:
         array([[ 0.25, -0.25],
                [-0.25,  0.25]], dtype=float32)
         """
-        if rows is not None and weight is None and sample_weight is None and not with_dX:
-            quick = self._small_gradient(
-                X, W, b, target, ignore_index, label_smoothing, reduction, x_scale, rows, out,
-                threads.get_num_threads(),
-            )  # fmt: skip
-            if quick is not None:
-                return quick
+        if rows is not None and not with_dX:
+            examples = self._quick.examples(
+                X, W, target, weight, sample_weight, ignore_index, label_smoothing, x_scale
+            )
+            if examples is not None:
+                quick = self._quick.gradient(
+                    examples, W, b, reduction, rows, out, threads.get_num_threads()
+                )
+                if quick is not None:
+                    return quick
         return self._linear_cross_entropy(
             GRADIENT, X, W, b, target, weight, sample_weight, ignore_index, label_smoothing,
             reduction, x_scale, rows, with_dX, out,
@@ -748,66 +718,11 @@ class Kernels:
         rows: ArrayLike | None,
         with_dX: bool,
         out: Any,
-        direction: tuple[ArrayLike, ArrayLike | None] | None = None,
     ) -> LinearCrossEntropyResult:
-        """The loss, its gradients, or (in dW and db) the product with a direction (V, v)."""
-        x, w, bias = as_layer(X, W, b)
-        wide, wide_b = w, bias
-        if direction is not None:
-            w, bias, wide, wide_b = beside_direction(w, bias, *direction)
-        scale = finite("x_scale", x_scale)
-        check_reduction(reduction)
-        (n_all, d), c = x.shape, w.shape[1]
-        if c == 0:
-            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
-        t = as_target(target, (n_all, c), (n_all,))
-        hard = t.ndim == 1
-        t3 = t.reshape(n_all, 1) if hard else t.reshape(n_all, 1, c)
-        sample = None
-        if sample_weight is not None:
-            sample = as_reals("sample_weight", sample_weight, (n_all,)).reshape(n_all, 1)
-        job_target = self._target(t3, hard, c, weight, sample, ignore_index, label_smoothing)
-        picked = None if rows is None else as_rows(rows, n_all)
-        n = n_all if picked is None else len(picked)
-        dW: Array | None
-        dW, db, dX = None, None, None
-        if with_dX and isinstance(x, Csr):
-            raise ArgumentValueError(
-                "with_dX: True came with a sparse X, whose gradient would be dense; use X.toarray()"
-            )
-        if job >= GRADIENT:
-            dW, db, dX = gradient_arrays(out, (n, d, c), w, bias, with_dX)
-        total_weight, bad = job_target.scan(picked)
-        if bad >= 0:
-            raise _label_error(t3, bad, c, picked)
-        final = [dW, db, dX]
-        if out is not None:
-            inputs = _arrays(x, wide, wide_b, *job_target.arrays)
-            dW, db, dX = (None if g is None else _apart(g, *inputs) for g in final)
-        losses = np.zeros(n, w.dtype) if reduction == "none" else None
-        if dX is not None:
-            dX[...] = 0
-        examples = _kernels.Examples(x, scale, job_target)
-        denominator = total_weight if reduction == "mean" else 1
-        p = self._pass(job, x, examples, wide, wide_b, picked, denominator)
-        n_threads = threads.get_num_threads()
-        if job < GRADIENT:
-            (loss,), (n_correct,), *bad_at = p.run(n_threads, None, losses)
-            _refuse_bad(p, x, *bad_at)
-        elif isinstance(x, Csr):
-            (loss,), (n_correct,) = _run_sparse(p, x, losses, cast(Array, dW), db, out is not None)
-        else:
-            if picked is not None:
-                p.next_rows = _kernels.following(rows, n_all)
-            (loss,), (n_correct,), *bad_at = p.run_gradient(n_threads, losses, dW, db, dX)
-            _refuse_bad(p, x, *bad_at)
-        for g, f in zip((dW, db, dX), final, strict=True):
-            if g is not None:
-                _deliver(g, cast(Array, f))
-        return LinearCrossEntropyResult(
-            _reduced(loss, total_weight, reduction, losses, (n,)),
-            cast(Array, final[0]), final[1], final[2], total_weight, n_correct,
-        )  # fmt: skip
+        problem, w, bias = self._problem(
+            X, W, b, target, weight, sample_weight, ignore_index, label_smoothing, x_scale
+        )
+        return problem.run(job, w, bias, rows=rows, reduction=reduction, with_dX=with_dX, out=out)
 
     def linear_cross_entropy_hvp(
         self,
@@ -877,16 +792,32 @@ class Kernels:
         array([[ 0.5, -0.5],
                [-0.5,  0.5]])
         """
-        result = self._linear_cross_entropy(
-            HESSIAN, X, W, b, target, weight, sample_weight, ignore_index, label_smoothing,
-            reduction, x_scale, rows, False, out, (V, v),
-        )  # fmt: skip
-        return HessianProductResult(result.dW, result.db)
+        problem, w, bias = self._problem(
+            X, W, b, target, weight, sample_weight, ignore_index, label_smoothing, x_scale
+        )
+        return problem.hessian_product(w, bias, V, v, rows=rows, reduction=reduction, out=out)
 
-    def _pass(self, job: int, x: Array | Csr, *rest: Any) -> Any:
-        """A pass over X, by the driver for its kind."""
-        driver = _kernels.SparsePass if isinstance(x, Csr) else _kernels.LinearPass
-        return driver(self.isa, job, *rest)
+    def _problem(
+        self,
+        X: ArrayLike,
+        W: ArrayLike,
+        b: ArrayLike | None,
+        target: ArrayLike,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int,
+        label_smoothing: float,
+        x_scale: float,
+    ) -> tuple[Problem, Array, Array | None]:
+        """The problem of one call, and W and b in the compute dtype."""
+        x, w, bias = as_layer(X, W, b)
+        if w.shape[1] == 0:
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
+        problem = Problem(
+            self, x, target, w.shape[1], weight=weight, sample_weight=sample_weight,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, x_scale=x_scale,
+        )  # fmt: skip
+        return problem, w, bias
 
     # ------------------------------------------------------------------ entropy and divergence
 
@@ -915,6 +846,9 @@ class Kernels:
         >>> round(float(sx.entropy([0.5, 0.5])), 6)
         0.693147
         """
+        quick = self._quick.divergence(ENTROPY, p, p, axis)
+        if quick is not None:
+            return quick
         a, half = self._prepare(p)
         return self._divergence(ENTROPY, [a], axis, half)
 
@@ -951,6 +885,9 @@ class Kernels:
         >>> float(sx.kl_divergence([0.5, 0.5], [0.5, 0.5]))
         0.0
         """
+        quick = self._quick.divergence(DIVERGENCE, p, q, axis)
+        if quick is not None:
+            return quick
         a, half_a = self._prepare(p)
         b, half_b = self._prepare(q)
         dtype = np.result_type(a, b)
@@ -1004,72 +941,15 @@ def _deliver(result: Array, out: Array) -> Array:
     return out
 
 
-def _run_sparse(
-    p: Any, x: Csr, losses: Array | None, dW: Array, db: Array | None, dW_given: bool
-) -> tuple[list[float], list[int]]:
-    """The gradient pass for a sparse X: by strips of rows, then by ranges of columns."""
-    n, work = p.n, p.work()
-    n_threads = threads.get_num_threads() if n * work >= THREADED_PRODUCTS else 1
-    strip = min(max(STRIP_PRODUCTS // max(1, work), STRIP_ROWS), STRIP_MOST_ROWS)
-    strip = -(-strip // p.row_block) * p.row_block
-    # For every range all entries are gone over: no more of them than work at a time.
-    bounds = _column_ranges(x, min(n_threads, threads.CPUS))
-    g = _kernels.SparseGradient(p, losses, dW, db, strip, max(MOST_ROWS, n // 16), bounds)
-    if dW_given and g.in_parts:  # one part sees all rows before it writes
-        _check_matrix(p, x)
-    loss, n_correct, *bad = g.run(n_threads)
-    _refuse_bad(p, x, *bad)
-    return loss, n_correct
-
-
-def _column_ranges(x: Csr, n: int) -> list[int]:
-    """Bounds of ranges of columns with about as many entries each, judged by a few."""
-    d = x.shape[1]
-    if n == 1 or len(x.indices) == 0:
-        return [0, d]
-    some = np.sort(x.indices[:: max(1, len(x.indices) // 4096)])
-    inner = (int(some[i * len(some) // n]) for i in range(1, n))
-    return [0, *(min(max(i, 0), d) for i in inner), d]
-
-
 def _arrays(x: Array | Csr, *others: Array | None) -> list[Array]:
     """The arrays among arguments, those of a sparse X one by one."""
     first = list(x[:3]) if isinstance(x, Csr) else [x]
     return first + [a for a in others if a is not None]
 
 
-def _refuse_bad(p: Any, x: Array | Csr, bad_label: int, bad_row: int = -1) -> None:
-    """Raise what a driver has found: the position of a label or of a row of a sparse X."""
-    if bad_label >= 0:
-        raise IndexError(f"target: the label at row {bad_label} changed during the call")
-    if bad_row >= 0:
-        _check_matrix(p, cast(Csr, x))
-        raise ValueError("X: indptr or indices changed during the call")
-
-
-def _check_matrix(p: Any, x: Csr) -> None:
-    """Raise if indptr or indices of the rows that are used are wrong."""
-    row, entry = p.first_bad()
-    if entry >= 0:
-        raise ArgumentValueError(
-            f"X: column index {x.indices[entry]} at row {row} is outside [0, {x.shape[1]})"
-        )
-    if row >= 0:
-        raise ArgumentValueError(
-            f"X: indptr goes from {x.indptr[row]} to {x.indptr[row + 1]} at row {row}, ascending "
-            f"numbers from 0 to {len(x.indices)} were wanted"
-        )
-
-
 def _to_half(a: Array) -> Array:
     with np.errstate(all="ignore"):
         return a.astype(np.float16)
-
-
-def _label_error(t: Array, bad: int, c: int, picked: Array | None) -> IndexError:
-    row = bad if picked is None else int(picked[bad])
-    where = f"row {bad}" if picked is None else f"rows[{bad}] = {row}"
-    return IndexError(f"target: label {t.flat[row]} at {where} is outside [0, {c})")
 
 
 def _reduced(

@@ -568,13 +568,6 @@ def named(error: Exception, k: int, name: str) -> Exception:
     return kind(f"{where}: {error}")
 
 
-def half_to_single(X: Any) -> Any:
-    """Return what the kernels take of a dense piece of half precision."""
-    if isinstance(X, np.ndarray) and X.dtype.name in _HALVES:
-        return X.astype(np.float32)
-    return X
-
-
 def compute_dtype(stored: DTypeLike, parameters: DTypeLike) -> np.dtype[Any]:
     """Return what is computed in, as the kernels choose it."""
     stored, parameters = np.dtype(stored), np.dtype(parameters)

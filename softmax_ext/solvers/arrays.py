@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..arguments import Array, Csr
+from ..foreign import problem_of
 from ..model import described
 from ..results import LinearCrossEntropyResult
 from .objective import Doubles, Evaluation, Floats, split
@@ -30,7 +31,7 @@ class ArrayObjective:
     X : ndarray (N, D) or Csr
         Never copied.
     y : ndarray (N,) or (N, C)
-        Labels, checked; or probabilities.
+        Labels, which are checked; or probabilities.
     sample_weight : ndarray (N,) of float64, or None
         At least 0.
     n_classes, has_intercept, dtype
@@ -62,17 +63,20 @@ class ArrayObjective:
         self._values: Array = X.data if isinstance(X, Csr) else X
         self.cost = 2 * self._values.size * n_classes + CALL_COST
         self._y = y
-        self._options = {"x_scale": x_scale, "label_smoothing": label_smoothing}
         self._kernels = kernels
+        self._problem = problem_of(
+            kernels, X, y, n_classes, sample_weight=sample_weight,
+            label_smoothing=label_smoothing, x_scale=x_scale,
+        )  # fmt: skip
+        self._problem.check()
         self._is_checked = False
         self._compute_in(dtype)
 
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        if self._y.ndim == 2:
-            self._y = self._y.astype(dtype, copy=False)
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
-        self._direction: Floats | None = None
+        # Of products with the Hessian, which few solvers ask for: the direction, the product.
+        self._of_product: Array | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -85,10 +89,7 @@ class ArrayObjective:
         self._theta[...] = theta
         W, b = split(self._theta, self.has_intercept)
         out = split(self._gradient, self.has_intercept)
-        result = self._kernels.linear_cross_entropy_with_grad(
-            self.X, W, b, self._y, out=out, sample_weight=self.sample_weight, reduction="sum",
-            **self._options,
-        )  # fmt: skip
+        result = self._problem.value_and_gradient(W, b, out=out, reduction="sum")
         if not self._is_checked:
             self._check(result)
             self._is_checked = True
@@ -96,17 +97,15 @@ class ArrayObjective:
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
         """Return the Hessian at a point times a direction; see the protocol."""
-        if self._direction is None:
-            self._direction = np.empty(self.shape, self.dtype)
-            self._product = np.empty(self.shape, self.dtype)
-        self._theta[...], self._direction[...] = theta, V
-        W, b = split(self._theta, self.has_intercept)
-        out = split(self._product, self.has_intercept)
-        self._kernels.linear_cross_entropy_hvp(
-            self.X, W, b, self._y, *split(self._direction, self.has_intercept), out=out,
-            sample_weight=self.sample_weight, reduction="sum", **self._options,
+        if self._of_product is None:
+            self._of_product = np.empty((2, *self.shape), self.dtype)
+        direction, product = self._of_product
+        self._theta[...], direction[...] = theta, V
+        self._problem.hessian_product(
+            *split(self._theta, self.has_intercept), *split(direction, self.has_intercept),
+            out=split(product, self.has_intercept), reduction="sum",
         )  # fmt: skip
-        return self._product
+        return cast(Floats, product)
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""

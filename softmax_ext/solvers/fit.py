@@ -20,13 +20,14 @@ from ..arguments import (
     integer_between,
 )
 from ..datasets.blocks import Blocks
-from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
 from .blocks import blocks_objective, objective_of
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
 from .objective import Objective
 from .penalised import Penalised
+from .penalties import KINDS
 from .result import FitResult
 from .standardised import Standardised
 
@@ -54,7 +55,7 @@ def fit_lbfgs(
     model : SoftmaxModel
         Changed in place.
     X : array_like, shape (N, D), or images (N, h, w, ...); `Blocks`; or an `Objective`
-        float32, float64, uint8 or CSR. Read once in each step, never copied.
+        float32, float64, float16, bfloat16, uint8, or CSR. Read once in each step, never copied.
     y : array_like, shape (N,) or (N, C)
         Labels or probabilities, as the model takes them. None for `Blocks` and objectives, which
         have them.
@@ -169,6 +170,7 @@ def minimize(
     *,
     l2: float = 0.0,
     l1: float = 0.0,
+    penalty: str = "l1",
     sample_weight: ArrayLike | None = None,
     x_scale: float = 1.0,
     tol: float = 1e-4,
@@ -185,13 +187,14 @@ def minimize(
     Parameters
     ----------
     X : ndarray (N, D), CSR, Blocks, or an object that keeps the protocol `Objective`
-        float32, float64 or uint8, in any layout. An objective of one's own is asked for values and
-        gradients, as `softmax_ext.solvers.objective` says; what is about rows is its business.
+        float32, float64, float16, bfloat16 or uint8, in any layout. An objective of one's own is
+        asked for values and gradients, as `softmax_ext.solvers.objective` says; what is about rows
+        is its business.
     y : ndarray, shape (N,) or (N, C); None for Blocks and objectives
         Integer labels in [0, C), -100 for a row that does not count; or floating probabilities.
     W : ndarray, shape (D, C)
         Starting point; not modified. As everywhere, X and W of float32 are computed in float32,
-        any float64 makes it float64, and uint8 X takes W's dtype.
+        any float64 makes it float64, and X of uint8 or halves takes W's dtype.
     b : ndarray, shape (C,), or None
         Starting point of the intercepts; None: there are none.
     l2, l1 : float, optional
@@ -260,6 +263,8 @@ def minimize(
     """
     l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
     max_iter = integer_between("max_iter", max_iter, 0)
+    if penalty not in KINDS:
+        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
     if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
         losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
@@ -272,8 +277,8 @@ def minimize(
     start = np.vstack(parameters).astype(np.float64)
     if checkpoint is not None:
         settings = {
-            "l2": l2, "l1": l1, "label_smoothing": label_smoothing, "x_scale": x_scale,
-            "standardize": bool(standardize), "precondition": bool(precondition),
+            "l2": l2, "l1": l1, "penalty": penalty, "label_smoothing": label_smoothing,
+            "x_scale": x_scale, "standardize": bool(standardize), "precondition": bool(precondition),
         }  # fmt: skip
         log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
@@ -282,7 +287,7 @@ def minimize(
         start = scaled.from_raw(start)
         callback = None if callback is None else partial(_tell_raw, callback, scaled)
     result = minimize_penalised(
-        Penalised(losses, l2, l1),
+        Penalised(losses, l2, l1, penalty),
         start,
         tol=tol,
         max_iter=max_iter,
@@ -312,7 +317,6 @@ def _of_rows(
     if N == 0:
         raise ValueError("X: no rows came, at least one was wanted")
     y = as_target(y, (N, C), (N,), "y")
-    check_labels(y, C)
     if sample_weight is not None:
         sample_weight = as_row_weights("sample_weight", sample_weight, N)
     losses = ArrayObjective(
