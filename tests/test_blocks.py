@@ -666,3 +666,15 @@ def test_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     ):
         assert cli.main(["train", "--data", *words]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_memory_of_pieces_is_used_again_once_they_are_gone(tmp_path):
+    X, y = problem()
+    np.save(tmp_path / "X.npy", X)
+    blocks = Blocks(tmp_path / "X.npy", y, part_bytes=64 * X[0].nbytes, read_ahead=False)
+    kept = list(blocks)
+    np.testing.assert_array_equal(np.concatenate([piece.X for piece in kept]), X)
+    places = set()
+    for piece in blocks:
+        places.add(piece.X.__array_interface__["data"][0])
+    assert len(places) < len(kept) // 2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..arguments import Array, Csr
 from ..datasets._parts import Piece
 from ..datasets.blocks import Blocks, compute_dtype
+from ..model import SoftmaxModel
 from .arrays import CALL_COST, ArrayObjective
 from .objective import Doubles, Evaluation
 from .pieces import (
@@ -224,3 +225,34 @@ def blocks_objective(
     dtype = compute_dtype(blocks.dtype, W.dtype if b is None else np.result_type(W, b))
     make = PieceMaker(D, C, b is not None, dtype, x_scale, label_smoothing, classes, kernels)
     return BlocksObjective(blocks, make)
+
+
+def objective_of(model: SoftmaxModel, blocks: Blocks) -> BlocksObjective:
+    """Return the objective of blocks for a model's parameters, to build one of several on.
+
+    Parameters
+    ----------
+    model : SoftmaxModel
+        Whose parameters, classes and `x_scale` it is for; not changed.
+    blocks : Blocks
+        The rows.
+
+    Raises
+    ------
+    ValueError
+        If the blocks are not as wide as the model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import softmax_ext as sx
+    >>> from softmax_ext.solvers import objective_of
+    >>> data = sx.Blocks([np.eye(2), np.eye(2)], [0, 1, 1, 0])
+    >>> losses = objective_of(sx.SoftmaxModel.zeros(2, 2, dtype=np.float64), data)
+    >>> round(losses.value_and_gradient(np.zeros(losses.shape)).value, 4)
+    2.7726
+    """
+    return blocks_objective(
+        blocks, model.W, model.b, classes=model.classes, x_scale=model.x_scale,
+        label_smoothing=0.0, kernels=model.kernels,
+    )  # fmt: skip

@@ -22,7 +22,7 @@ from ..arguments import (
 from ..datasets.blocks import Blocks
 from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
-from .blocks import blocks_objective
+from .blocks import blocks_objective, objective_of
 from .certificate import gradient_at_zero
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
@@ -380,11 +380,7 @@ def rows_for(
     """Return a model's data as `minimize` takes them: rows and targets, or what has both."""
     if isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
-        rows = blocks_objective(
-            X, model.W, model.b, classes=model.classes, x_scale=model.x_scale, label_smoothing=0.0,
-            kernels=model.kernels,
-        )  # fmt: skip
-        return rows, None
+        return objective_of(model, X), None
     if hasattr(X, "value_and_gradient"):
         return X, None
     rows = model._flatten(X)

@@ -143,6 +143,7 @@ class SampleOfPieces(ArraySample):
     ) -> None:
         self._moments = None if is_all else moments
         super().__init__(objective, share, n, by_length)
+        self._moments = None  # so that a sample may be sent elsewhere without the data
 
     def _measure(self, share: Doubles) -> None:
         """Find the features' means and deviations, like those of rows in memory."""
