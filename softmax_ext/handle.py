@@ -18,3 +18,6 @@ class Handle:
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
         self._quick = _kernels.Quick(isa, LinearCrossEntropyResult)
+
+    def __reduce__(self) -> tuple[type[Handle], tuple[str]]:
+        return type(self), (self.isa,)

@@ -177,8 +177,7 @@ class Problem:
         out: Any = None,
     ) -> HessianProductResult:
         """Do what `softmax_ext.linear_cross_entropy_hvp` does."""
-        w, bias = as_layer(self.X, W, b)[1:]
-        w, bias, wide, wide_b = beside_direction(w, bias, V, v)
+        w, bias, wide, wide_b = beside_direction(*as_layer(self.X, W, b)[1:], V, v)
         result = self.run(HESSIAN, w, bias, (wide, wide_b), rows=rows, reduction=reduction, out=out)
         return HessianProductResult(result.dW, result.db)
 
@@ -237,9 +236,9 @@ class Problem:
         with_dX: bool = False,
         out: Any = None,
     ) -> LinearCrossEntropyResult:
-        """Do a LOSS or a GRADIENT for w and bias that `as_layer` has checked.
+        """Do a LOSS, a GRADIENT or a HESSIAN for w and bias that `as_layer` has checked.
 
-        Or a HESSIAN (in dW and db), for both with the direction beside them as `wide`.
+        wide: for a HESSIAN, whose product goes to dW and db, what `beside_direction` says.
         """
         check_reduction(reduction)
         self._check_classes(w)
@@ -255,7 +254,7 @@ class Problem:
             dW, db, dX = gradient_arrays(out, (n, *w.shape), w, bias, with_dX)
         total_weight = self.check() if picked is None else self._weigh(picked)
 
-        read = wide or (w, bias)
+        read = (w, bias) if wide is None else wide
         final = [dW, db, dX]
         if out is not None:
             dW, db, dX = (None if g is None else self._apart(g, *read) for g in final)

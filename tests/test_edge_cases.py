@@ -1662,3 +1662,11 @@ def test_infinite_weights_as_pytorch_defines_them(kernels, way):
         np.testing.assert_allclose(gradient, [p - [1, 0, 0]], 1e-12)
     # The mean divides infinity by infinity.
     assert np.isnan(cross_entropy_by(kernels, way, [[1.0, 2, 3]], np.array([2]), weight=weight)[0])
+
+
+def test_predictions_want_a_class(kernels):
+    X, W = np.ones((3, 2)), np.ones((2, 0))
+    for predict in (kernels.predict, kernels.predict_proba):
+        with pytest.raises(ValueError, match=r"W: shape \(2, 0\) came, .* was wanted"):
+            predict(X, W)
+    assert kernels.linear(X, W).shape == (3, 0)

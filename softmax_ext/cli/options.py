@@ -24,7 +24,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 }
 
 #: Likewise, of ``--solver lbfgs``.
-LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000}
+LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000, "standardize": False}
 
 
 def _whole(least: int) -> Any:
@@ -196,10 +196,13 @@ def _add_data_options(command: Any) -> None:
         default="fashion-mnist",
         metavar="WHAT",
         help="fashion-mnist (the default), two-by-two, an .npz, an .npy, an IDX file,"
-        " or a folder of IDX files",
+        " a folder of IDX files; or, read piece by piece, 'part-*.npy' and .parquet files",
     )
     group.add_argument(
-        "--labels", metavar="FILE", help="the .npy or IDX file of labels for --data FILE"
+        "--labels",
+        metavar="FILE",
+        help="the .npy or IDX file of labels for --data FILE, 'labels-*.npy' for several, or the"
+        " column of .parquet files (default there: label)",
     )
     _add_root(group)
     group.add_argument(
@@ -267,6 +270,13 @@ def _add_train(commands: Any) -> None:
             metavar="N" if name == "max_iter" else "X",
             help=f"{what} (default: {LBFGS_DEFAULTS[name]:g})",
         )
+    group.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="penalise the weights of features centred and divided by their deviations; the model"
+        " takes the data as they are",
+    )
     group = command.add_argument_group("model")
     group.add_argument(
         "--dtype", choices=["float32", "float64"], help="of the weights (default: float32)"
@@ -288,7 +298,8 @@ def _add_train(commands: Any) -> None:
         "--checkpoint",
         metavar="FILE",
         help="written after each epoch and on Ctrl-C, and kept (default: beside the model, as"
-        " NAME.checkpoint.npz, and removed at the end)",
+        " NAME.checkpoint.npz, and removed at the end); with lbfgs, after each pass, and gone on"
+        " with if it is there (default: none)",
     )
     group.add_argument(
         "--resume",

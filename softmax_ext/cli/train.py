@@ -136,7 +136,7 @@ def _shown(listeners: list[Lines]) -> Iterator[None]:
 
 def _refuse_other_solver(args: argparse.Namespace) -> None:
     """What the solver has no use for is an error, not left out silently."""
-    of_sgd = (*TRAINING_DEFAULTS, "checkpoint", "resume")
+    of_sgd = (*TRAINING_DEFAULTS, "resume")
     other, foreign = ("sgd", of_sgd) if args.solver == "lbfgs" else ("lbfgs", (*LBFGS_DEFAULTS,))
     for name in foreign:
         if getattr(args, name) is not None:
@@ -204,10 +204,9 @@ def _run_lbfgs(
         nonlocal start
         seconds = time.perf_counter() - start
         iterate = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
-        penalty = float(np.sum(np.square(state.W, dtype=np.float64))) / (2 * settings["C"])
         row = HistoryRow(
             epoch=state.nit,
-            train_loss=(state.fun - penalty) / n,
+            train_loss=(state.fun - state.penalty) / n,
             train_accuracy=math.nan,  # would take another pass
             validation_loss=iterate.loss(*test),
             validation_accuracy=iterate.accuracy(*test),
@@ -220,7 +219,13 @@ def _run_lbfgs(
         start = time.perf_counter()
 
     with _shown(listeners):
-        result = fit_lbfgs(model, *source.targets(source.train), **settings, callback=record)
+        result = fit_lbfgs(
+            model,
+            *source.targets(source.train),
+            **settings,
+            checkpoint=args.checkpoint,
+            callback=record,
+        )
     if not result.success:
         complain(args, f"warning: not converged: {result.message}; see --max-iter and --tol")
     say(args, f"after {result.nit} iterations: {result.message}")

@@ -130,10 +130,10 @@ class LinearLayer(Handle):
         x, w, bias = as_layer(X, W, b)
         scale = finite("x_scale", x_scale)
         n, c = x.shape[0], w.shape[1]
+        if c == 0 and job != LINEAR:
+            raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
         result: Array
         if job == PREDICT:
-            if c == 0:
-                raise ArgumentValueError(f"W: shape {w.shape} came, at least one class was wanted")
             result = np.empty(n, np.intp)
         elif out is None:
             result = np.empty((n, c), w.dtype)

@@ -179,6 +179,19 @@ class ArraySample:
         return lengths if np.isfinite(lengths).all() else np.ones_like(lengths)
 
 
+def moments(X: Array | Csr, share: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the means and deviations of the features; 0 for one that never changes."""
+    if isinstance(X, Csr):
+        mean, largest, squares = _sparse_moments(X, share)
+    else:
+        step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, X.shape[1]) + 1)
+        pieces = [slice(i, i + step) for i in range(0, len(X), step)]
+        mean, largest, squares = _moments(
+            lambda: ((X[part], share[part]) for part in pieces), X.shape[1]
+        )
+    return mean, np.where(squares > FLAT**2, largest * np.sqrt(squares), 0)
+
+
 def _moments(
     pieces: Callable[[], Iterator[tuple[Any, Doubles]]], n_features: int
 ) -> tuple[Doubles, Doubles, Doubles]:
