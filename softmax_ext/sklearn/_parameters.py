@@ -11,7 +11,7 @@ import numpy as np
 from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
 
-_PENALTIES = ScikitLearns._parameter_constraints["penalty"]
+_PENALTIES = LogisticRegression._parameter_constraints["penalty"]
 
 
 class SoftmaxParameters(LogisticRegression):

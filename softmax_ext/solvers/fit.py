@@ -291,7 +291,8 @@ def minimize(
     if checkpoint is not None:
         settings = {
             "l2": l2, "l1": l1, "penalty": penalty, "label_smoothing": label_smoothing,
-            "x_scale": x_scale, "standardize": bool(standardize), "precondition": bool(precondition),
+            "x_scale": x_scale, "standardize": bool(standardize),
+            "precondition": bool(precondition),
         }  # fmt: skip
         log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
