@@ -27,7 +27,7 @@ def suits(objective: Penalised) -> bool:
     if not isinstance(losses, ColumnObjective):
         return False
     fits = losses.is_sparse or 3 * 8 * losses.n_rows * C <= MOST_BYTES
-    return fits and (D > MOST_FEATURES or D > losses.n_rows)
+    return fits and (D > MOST_FEATURES or losses.n_rows < D)
 
 
 class ColumnModel:

@@ -53,9 +53,7 @@ class Moments:
             objective.losses, objective.l2 / objective.total_weight, ROWS_PER_FEATURE
         )
         sample = self.curvature.sample
-        self.standard = Standard(
-            sample.mean, self.curvature.scale, objective.losses.has_intercept
-        )
+        self.standard = Standard(sample.mean, self.curvature.scale, objective.losses.has_intercept)
         # Steps, changes of the gradient, and the model's Hessian times the steps.
         self._pairs: list[tuple[Doubles, Doubles, Doubles]] = []
         #: What the model is made of, once it is: axes (C, R) and moments (R or 1, w, w).
