@@ -10,7 +10,7 @@ from softmax_ext.solvers import minimize
 from softmax_ext.solvers.curvature import Curvature
 from softmax_ext.solvers.spectrum import Spectrum
 
-D, C = 30, 5
+D, C = 60, 6
 CS = np.logspace(-5, 3, 17)
 
 
@@ -75,16 +75,23 @@ def test_a_path_costs_a_few_fits():
 def test_separable_data_and_no_intercept():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 200)
-    X = (rng.normal(size=(200, 50)) + 3 * (y[:, None] == np.arange(50))).astype(np.float32)
-    model = sx.SoftmaxModel(np.zeros((50, 3), np.float32), None)
+    X = (rng.normal(size=(200, 150)) + 3 * (y[:, None] == np.arange(150))).astype(np.float32)
+    model = sx.SoftmaxModel(np.zeros((150, 3), np.float32), None)
     path = sx.fit_path(model, X, y, CS)
     assert path.b is None
     for k in (0, 8, 16):
-        W = np.zeros((50, 3))
+        W = np.zeros((150, 3))
         right = minimize(X.astype(float), y, W, None, l2=1 / CS[k], tol=1e-10, max_iter=5000)
         gap = path.fun[k] / right.fun - 1
         assert -1e-6 < gap < (1e-3 if path.success[k] else 1)
     assert path.success.all()
+
+
+def test_a_small_path_is_of_newtons_steps():
+    X, y = make_data(d=6, c=3, dtype="float64")
+    path = sx.fit_path(sx.SoftmaxModel.zeros(6, 3, dtype="float64"), X, y, CS)
+    require_optima(path, X, y)
+    assert (path.nit <= 8).all()
 
 
 def test_many_features_and_sparse_rows():

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .curvature import Curvature
+from .curvature import MOST_WHOLE, Curvature
 from .lbfgs import TRUSTED_LOSS, Progress, minimize_penalised, search
 from .objective import Doubles, Objective, split
 from .pairs import MEMORY, InverseHessian
@@ -44,12 +44,16 @@ def follow(
 ) -> Iterator[FitResult]:
     """Yield the optimum for each pair of penalties, l2 and l1, from the first to the last.
 
-    `fit.minimize` says what the arguments are, and `nfev` is of the one penalty.
+    `fit.minimize` says what the arguments are, and `nfev` is of the one penalty. With l1, without
+    any penalty, and for so few parameters that a fit is a few steps of Newton's method, each is a
+    fit of its own that begins at the optimum before it.
     """
+    n_parameters, C = losses.shape
+    is_small = (C - 1) * n_parameters <= MOST_WHOLE
     continuation: Continuation | None = None
     theta = start
     for l2, l1 in penalties:
-        if l1:
+        if l1 or not l2 or is_small:
             result = minimize_penalised(
                 Penalised(losses, l2, l1), theta, tol=tol, max_iter=max_iter
             )
