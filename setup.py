@@ -45,6 +45,9 @@ class BuildWithLeaves(build_ext):
     """Compiles each stub with its own flags, then the extension with them linked in."""
 
     def build_extension(self, ext):
+        if ext.name != "softmax_ext._kernels":
+            super().build_extension(ext)
+            return
         tables = self.tables()
 
         def compile_stub(name):
@@ -90,7 +93,7 @@ def preprocess(command, source, *options):
     ).stdout  # fmt: skip
 
 
-extension = Extension(
+kernels = Extension(
     "softmax_ext._kernels",
     ["softmax_ext/_kernels.pyx", "src/smx_cpu.c", "src/smx_pool.c"],
     include_dirs=["src", numpy.get_include()],
@@ -103,7 +106,16 @@ extension = Extension(
     extra_link_args=[] if sys.platform == "darwin" else ["-Wl,--gc-sections", "-s"],
 )
 
+# Coordinate descent, for the solvers: no leaves in it.
+descent = Extension(
+    "softmax_ext._descent",
+    ["softmax_ext/_descent.pyx"],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    extra_compile_args=[*COMMON_FLAGS, "-fno-math-errno", "-fno-trapping-math"],
+    extra_link_args=[] if sys.platform == "darwin" else ["-Wl,--gc-sections", "-s"],
+)
+
 setup(
-    ext_modules=cythonize([extension], build_dir="build/cython", language_level=3),
+    ext_modules=cythonize([kernels, descent], build_dir="build/cython", language_level=3),
     cmdclass={"build_ext": BuildWithLeaves},
 )

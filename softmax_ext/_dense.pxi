@@ -3,18 +3,8 @@
 cdef enum Purpose:  # what a pass over X is for
     LINEAR, PROBA, PREDICT, LOSS, GRADIENT, HESSIAN
 
-# Up to this size W transposed stays whole; above, panels of classes are transposed as they come.
-cdef idx RESIDENT_BYTES = 8 << 20
-cdef idx PANEL_BYTES = 512 << 10
-
-
 # Classes of a gradient that are turned at a time to be added to one in another layout.
 cdef idx FLIPPED = 32
-
-# By rows, so many classes of the gradient at a time are turned class-major: with 256 rows 272 KiB
-# of float32, which stay in L2.
-cdef idx TURNED = 256
-
 
 # Slices of rows without gradients: at least so many multiplications, some 20 microseconds, and a
 # 64th of the rows, for the first ones of a slice are not fetched ahead.
@@ -29,10 +19,6 @@ cdef idx MOST_ROWS = 1 << 16
 cdef idx THREADED_PRODUCTS = 3 << 19
 # A gradient of W of more bytes is added up in the result, for want of memory, and by more rows.
 cdef idx LARGE_BYTES = 1 << 20
-
-
-# From so many columns of W on, rows of bytes or halves are widened once, and not by each tile.
-cdef idx WIDENED_FROM = 32
 
 
 cdef class Pass(RowsJob):
@@ -236,6 +222,7 @@ cdef class LinearPass(Pass):
     cdef Scratch w_scratch, sums_scratch
     cdef int x_code, x_type             # in memory; and of the rows that the leaves get
     cdef bint direct, by_rows, w_direct
+    cdef bint in_rows                   # rows of X are read as they lie, perhaps to be widened
     cdef public cnp.ndarray next_rows   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
     cdef bint shared                    # several threads take parts of this pass
@@ -271,16 +258,15 @@ cdef class LinearPass(Pass):
         self.ldr = odd_lines(self.width, self.size)
         stored = type_of(self.x_code, self.f64)
         self.direct = (self.d >= self.k.lanes and self.xc == X.itemsize and
-                       (stored == SMX_REAL or
-                        (self.width <= WIDENED_FROM and (stored == SMX_U8 or
-                         ((stored == SMX_F16 or stored == SMX_BF16) and not self.f64)))))
+                       self.width <= self.k.direct_most[stored])
         self.x_type = stored if self.direct else SMX_REAL
+        self.in_rows = self.direct or (stored != SMX_REAL and self.xc == X.itemsize)
         self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
-        self.panelled = w_bytes > RESIDENT_BYTES
+        self.panelled = w_bytes > self.k.resident_bytes
         self.n_panels = 1
         if self.panelled:  # by rows, none narrower than a vector
-            self.n_panels = max(1, min(w_bytes // PANEL_BYTES + 1,
+            self.n_panels = max(1, min(w_bytes // self.k.panel_bytes + 1,
                                        self.width // self.k.lanes if self.by_rows
                                        else self.width))
             if purpose == HESSIAN:  # the first half of them are those of dW
@@ -289,7 +275,8 @@ cdef class LinearPass(Pass):
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
         self.row_block = (self.k.row_block if self.width <= 64 else
-                          128 if self.width <= 256 and not self.by_rows else 256)
+                          self.k.row_block_wide if self.width <= 256 and not self.by_rows else
+                          self.k.row_block_most)
         # A stride of 1 KiB would meet 4 cache sets only.
         self.ldg = self.row_block + (16 if self.width > 64 else 0)
         self.ld = self.ldr if self.by_rows else self.ldg
@@ -364,7 +351,7 @@ cdef class LinearPass(Pass):
         w.L = place(&at, self.ld * (rb if self.by_rows else self.width) * size)
         w.G = w.L
         if self.by_rows and self.purpose >= GRADIENT:
-            w.G = place(&at, self.ldg * min(self.dw_width, TURNED) * size)
+            w.G = place(&at, self.ldg * min(self.dw_width, self.k.turned) * size)
         w.mx = place(&at, rb * size)
         w.ls = place(&at, rb * size)
         w.scale = place(&at, rb * size)
@@ -565,7 +552,7 @@ cdef class LinearPass(Pass):
             xp[r] = self.x_data + rows.a[r] * self.xr
         if not self.direct:
             stored = type_of(self.x_code, sizeof(real) == 8)
-            if stored != SMX_REAL and stored != SMX_F32 and self.xc == cnp.PyArray_ITEMSIZE(self.X):
+            if self.in_rows:
                 self.k.widen(stored, n, d, xp, xs, ldw)
             elif stored == SMX_REAL:
                 if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
@@ -594,7 +581,7 @@ cdef class LinearPass(Pass):
         if at >= self.n and self.next_rows is not None:
             pick = <const int64_t *>cnp.PyArray_DATA(self.next_rows)
             at, hi = 0, cnp.PyArray_DIMS(self.next_rows)[0]
-        if not self.direct or at >= hi:
+        if not self.in_rows or at >= hi:
             return NULL
         w.coming.n = min(self.row_block, hi - at)
         for r in range(w.coming.n):
@@ -605,7 +592,8 @@ cdef class LinearPass(Pass):
         w.coming.row, w.coming.at = 0, NULL
         w.coming.calls = self.n_panels
         if self.purpose >= GRADIENT:
-            w.coming.calls += (self.dw_width + TURNED - 1) // TURNED if self.by_rows else 1
+            w.coming.calls += (
+                (self.dw_width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
         return &w.coming
 
     cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
@@ -631,7 +619,7 @@ cdef class LinearPass(Pass):
                         real *acc, smx_ahead *ahead) noexcept nogil:
         """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the
         classes c0 to c1."""
-        cdef idx c = c0, m, step = TURNED if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
+        cdef idx c = c0, m, step = self.k.turned if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
         cdef real *g = G
         while c < c1:
             m = min(step, c1 - c)

@@ -10,7 +10,9 @@ cdef extern from "smx.h":
     enum: SMX_STATS, SMX_PROB, SMX_LOG, SMX_LSE
     enum: SMX_ENTROPY, SMX_DIVERGENCE, SMX_ENTR, SMX_REL_ENTR, SMX_KL_DIV
     enum: SMX_REAL, SMX_U8, SMX_F16, SMX_BF16, SMX_F32, SMX_SPARSE_AHEAD
-    enum: SMX_SMALL_BLOCK
+    enum: SMX_SMALL_BLOCK, SMX_SMALL_ROWS
+    enum: SMX_QUICK_LOGITS, SMX_QUICK_ROWS, SMX_QUICK_CLASSES, SMX_QUICK_BATCH, SMX_QUICK_BLOCK
+    enum: SMX_MOST_LANES
 
     ctypedef struct smx_ahead:
         const void *const *rows
@@ -19,9 +21,12 @@ cdef extern from "smx.h":
 
     ctypedef struct smx_leaves:
         smx_idx lanes
-        smx_idx row_block
         smx_idx cols_max
         smx_idx rows_from
+        smx_idx row_block, row_block_wide, row_block_most
+        smx_idx direct_most[5]
+        smx_idx resident_bytes, panel_bytes
+        smx_idx turned
         void transpose(smx_idx n, smx_idx m, const void *src, smx_idx lds,
                        void *dst, smx_idx ldd) noexcept nogil
         void widen(int type, smx_idx n, smx_idx d, const void *const *src,

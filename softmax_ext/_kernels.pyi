@@ -39,11 +39,10 @@ class Target:
 
 @final
 class Examples:
-    @property
-    def arrays(self) -> list[_Array]: ...
     def __init__(
         self, X: _Array | tuple[Any, ...], x_scale: float, target: Target | None
     ) -> None: ...
+    def meet(self, a: _Array) -> bool: ...
     def weigh(self, rows: _Array | None = None) -> tuple[float, int]: ...
 
 @disjoint_base
@@ -88,11 +87,6 @@ class Terms(Job):
     def run(self, step: int, threads: int) -> None: ...
 
 @final
-class SmallSoftmax:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(self, mode: int, given: Any, axis: Any) -> _Array | None: ...
-
-@final
 class CrossEntropy(RowsJob):
     def __init__(
         self,
@@ -106,9 +100,12 @@ class CrossEntropy(RowsJob):
     def run(self, step: int, threads: int) -> tuple[float, int]: ...
 
 @final
-class SmallCrossEntropy:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(
+class Quick:
+    def __init__(self, isa: str, result: type[LinearCrossEntropyResult]) -> None: ...
+    def softmax(self, mode: int, given: object, axis: object) -> Any: ...
+    def divergence(self, what: int, given_x: object, given_y: object, axis: object) -> Any: ...
+    def terms(self, what: int, given_x: object, given_y: object) -> Any: ...
+    def cross_entropy(
         self,
         logits: object,
         target: object,
@@ -117,20 +114,26 @@ class SmallCrossEntropy:
         label_smoothing: object,
         with_grad: bool,
     ) -> tuple[Any, Any] | None: ...
-
-@final
-class SmallGradient:
-    def __init__(self, isa: str, result: type[LinearCrossEntropyResult]) -> None: ...
-    def __call__(
+    def forward(
+        self, job: int, X: object, W: object, b: object, x_scale: object
+    ) -> _Array | None: ...
+    def examples(
         self,
         X: object,
         W: object,
-        b: object,
         target: object,
+        weight: object,
+        sample_weight: object,
         ignore_index: object,
         label_smoothing: object,
-        reduction: object,
         x_scale: object,
+    ) -> Examples | None: ...
+    def gradient(
+        self,
+        examples: Examples,
+        W: object,
+        b: object,
+        reduction: object,
         rows: object,
         out: object,
         threads: int,
@@ -214,11 +217,6 @@ class SparseGradient(RowsJob):
         bounds: list[int],
     ) -> None: ...
     def run(self, threads: int) -> tuple[list[float], list[int], int, int]: ...
-
-@final
-class SmallForward:
-    def __init__(self, isa: str) -> None: ...
-    def __call__(self, job: int, X: Any, W: Any, b: Any, x_scale: Any) -> _Array | None: ...
 
 @final
 class PanelGradient(RowsJob):

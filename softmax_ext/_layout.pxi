@@ -80,17 +80,23 @@ cdef inline double times(double a, double b) noexcept nogil:
     return product if (product == product) | (a != a) | (b != b) else 0
 
 def overlap(cnp.ndarray a, *others):
-    """Whether the memory from a's first to its last byte meets that of another array."""
+    """Whether `meet` holds for an array and one of the others."""
+    for b in others:
+        if meet(a, b):
+            return True
+    return False
+
+cdef bint meet(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether the memory from a's first to its last byte meets that of b; never, if b is None."""
     cdef char *a_low
     cdef char *a_high
     cdef char *b_low
     cdef char *b_high
+    if b is None:
+        return False
     bounds(a, &a_low, &a_high)
-    for b in others:
-        bounds(b, &b_low, &b_high)
-        if a_low < b_high and b_low < a_high:
-            return True
-    return False
+    bounds(b, &b_low, &b_high)
+    return a_low < b_high and b_low < a_high
 
 cdef void bounds(cnp.ndarray a, char **low, char **high) noexcept:
     cdef idx i, reach
@@ -119,8 +125,8 @@ cdef inline bint crowded(idx n, idx step) noexcept nogil:
 cdef idx rows_per_block(idx c, idx size, idx lanes) noexcept nogil:
     """So many rows that a block of c classes takes 4 KiB, a multiple of lanes. (Beside it in L1 are
     the rows it comes from and goes to; with 16 KiB 65536 x 32 took 3.1 ms, with 4 KiB 1.8.)"""
-    cdef idx n = (4 << 10) // (c * size) if c else 64
-    return max(lanes, min(64, n // lanes * lanes))
+    cdef idx n = (4 << 10) // (c * size) if c else SMX_SMALL_ROWS
+    return max(lanes, min(SMX_SMALL_ROWS, n // lanes * lanes))
 
 cdef void gather(smx_leaves *k, idx n, idx c, const char *x, idx xb, idx xc,
                  real *dst, idx dr, idx dc) noexcept nogil:

@@ -94,7 +94,7 @@ cdef class PanelGradient(RowsJob):
         w.wr = <const void **>place(&at, self.p.d * sizeof(void *))
         w.tile = place(&at, self.p.panel_bytes if gradients else 0)
         w.flipped = place(&at, self.p.panel_bytes if gradients else 0)
-        w.G = place(&at, self.p.ldg * min(self.p.panel, TURNED) * self.p.size
+        w.G = place(&at, self.p.ldg * min(self.p.panel, self.p.k.turned) * self.p.size
                     if gradients and self.p.by_rows else 0)
         w.wp = <const void **>place(&at, self.p.panel * sizeof(void *) if gradients else 0)
         return at

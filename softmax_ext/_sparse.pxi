@@ -70,7 +70,7 @@ cdef class SparsePass(Pass):
         self.data_size, self.index_size = data.itemsize, indices.itemsize
         self.wide = self.index_size == 8
         self.ptr_code = code_of(indptr)
-        self.row_block = self.k.row_block if self.width <= 64 else 256
+        self.row_block = self.k.row_block if self.width <= 64 else self.k.row_block_most
         self.padded = max(self.width, self.k.lanes)
         self.dw_padded = max(self.dw_width, self.k.lanes)
         self.ldl = self.row_block + (16 if self.width > 64 else 0)

@@ -149,13 +149,13 @@ cdef class Examples:
             self.data, self.indices, self.indptr = X[:3]
             self.n = self.indptr.shape[0] - 1
 
-    @property
-    def arrays(self):
-        """What is read."""
-        found = [self.X, self.data, self.indices, self.indptr]
-        if self.target is not None:
-            found += self.target.arrays
-        return [a for a in found if a is not None]
+    def meet(self, cnp.ndarray a):
+        """Whether the memory of an array meets what is read."""
+        cdef Target t = self.target
+        return (meet(a, self.X) or meet(a, self.data) or meet(a, self.indices)
+                or meet(a, self.indptr)
+                or (t is not None and (meet(a, t.array) or meet(a, t.weight_array)
+                                       or meet(a, t.sample_array))))
 
     def weigh(self, cnp.ndarray rows=None):
         """Check the labels of all rows, or of those that are given and were not checked yet.

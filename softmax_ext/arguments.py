@@ -253,7 +253,7 @@ class Csr(NamedTuple):
     """A matrix in compressed sparse rows, from `as_matrix`: without entries that no row has, as
     far as indptr can be trusted. What indptr and indices say is checked where it is used."""
 
-    data: Array  # (nnz,) float32, float64 or uint8
+    data: Array  # (nnz,) float32, float64, uint8, float16 or bfloat16
     indices: Array  # (nnz,) int32 or int64
     indptr: Array  # (N + 1,) of any integer dtype
     shape: tuple[int, int]
@@ -261,10 +261,12 @@ class Csr(NamedTuple):
 
 def as_matrix(X: Any) -> Array | Csr:
     """X as an array, or as compressed sparse rows if it has their four attributes."""
+    if type(X) is Csr:
+        return X
     if type(X) is np.ndarray or not all(
         hasattr(X, name) for name in ("indptr", "indices", "data", "shape")
     ):
-        return as_bytes_or_floating("X", X)
+        return as_stored("X", X)
     form = getattr(X, "format", "csr")
     if form != "csr":
         raise ArgumentTypeError(
@@ -280,7 +282,7 @@ def as_matrix(X: Any) -> Array | Csr:
     if indices.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
         indices = indices.astype(np.int64)
     indptr = as_native(indptr)
-    data = as_bytes_or_floating("X.data", X.data)
+    data = as_stored("X.data", X.data)
     if indptr.shape != (shape[0] + 1,):
         raise ArgumentValueError(
             f"X.indptr: shape {indptr.shape} came, ({shape[0] + 1},) was wanted for X of shape "
@@ -301,10 +303,25 @@ def as_matrix(X: Any) -> Array | Csr:
     return Csr(as_plain(data), as_plain(indices), as_plain(indptr), (shape[0], shape[1]))
 
 
-def as_bytes_or_floating(name: str, value: Any) -> Array:
-    """`value` as native uint8, float32 or float64; other integers become float64."""
+def as_stored(name: str, value: Any) -> Array:
+    """Numbers of X as they are kept: native uint8, float16, bfloat16, float32 or float64; other
+    integers become float64."""
     a = as_array(name, value)
-    return a if a.dtype == np.uint8 else as_floating(name, a)
+    if a.dtype == np.uint8:
+        return a
+    if is_bfloat16(a.dtype):
+        return a if a.flags.aligned else a.copy()
+    return as_floating(name, a, half=True)
+
+
+def widened(a: Array) -> Array:
+    """Halves as float32, in which NumPy is to compute with them; other arrays as they are."""
+    return a.astype(np.float32) if a.dtype == np.float16 or is_bfloat16(a.dtype) else a
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is that of the package ml_dtypes, which need not be installed."""
+    return dtype.itemsize == 2 and dtype.name == "bfloat16"
 
 
 def finite(name: str, value: Any) -> float:

@@ -20,12 +20,12 @@ _Result = TypeVar("_Result")
 
 def predict(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
     """The labels of all rows."""
-    return np.concatenate(list(_each(blocks, lambda piece: model.predict(_rows(piece)))))
+    return np.concatenate(list(_each(blocks, lambda piece: model.predict(piece.X))))
 
 
 def predict_proba(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
     """The probabilities of all rows."""
-    return np.concatenate(list(_each(blocks, lambda piece: model.predict_proba(_rows(piece)))))
+    return np.concatenate(list(_each(blocks, lambda piece: model.predict_proba(piece.X))))
 
 
 def accuracy(model: SoftmaxModel, blocks: Blocks, y: Any) -> float:
@@ -35,7 +35,7 @@ def accuracy(model: SoftmaxModel, blocks: Blocks, y: Any) -> float:
     _refuse_beside(y=y)
 
     def count(piece: Piece) -> tuple[int, int]:
-        X = _rows(piece)
+        X = piece.X
         target = model._as_target(_labels(piece), X.shape[0])
         labels = target.argmax(axis=1) if target.ndim == 2 else target
         right = np.count_nonzero(model._predict_indices(model._flatten(X)) == labels)
@@ -53,7 +53,7 @@ def loss(model: SoftmaxModel, blocks: Blocks, y: Any, sample_weight: Any) -> flo
     kernels = kernels_or_default(model.kernels)
 
     def add(piece: Piece) -> tuple[float, float]:
-        X = model._flatten(_rows(piece))
+        X = model._flatten(piece.X)
         target = model._as_target(_labels(piece), X.shape[0])
         options: dict[str, Any] = {"sample_weight": piece.sample_weight, "x_scale": model.x_scale}
         total = kernels.linear_cross_entropy(
@@ -77,12 +77,6 @@ def _each(blocks: Blocks, work: Callable[[Piece], _Result]) -> Iterator[_Result]
     with contextlib.closing(blocks.pieces()) as pieces:
         for k, _, piece in pieces:
             yield blocks.naming(k, work, piece)
-
-
-def _rows(piece: Piece) -> Any:
-    from .datasets.blocks import half_to_single
-
-    return half_to_single(piece.X)
 
 
 def _labels(piece: Piece) -> Any:

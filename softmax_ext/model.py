@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz, blockwise
-from .arguments import as_array, as_floating, as_matrix, as_native, finite
+from .arguments import as_array, as_floating, as_matrix, as_native, finite, is_bfloat16
 from .errors import ModelFormatError
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class SoftmaxModel:
 
     Notes
     -----
-    Wherever a method takes `X`, that is an array (N, D), float32, float64 or uint8, or images
-    (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if contiguous; or a
-    sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`. All but `logits` take `Blocks`
-    too, for data that is not in memory, without `y`, which is in them.
+    Wherever a method takes `X`, that is an array (N, D) of float32, float64, float16, bfloat16 or
+    uint8, or images (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if
+    contiguous; or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`. All but `logits`
+    take `Blocks` too, for data that is not in memory, without `y`, which is in them.
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
@@ -120,7 +120,7 @@ class SoftmaxModel:
         n_features, n_classes : int
             D and C.
         dtype : float32 or float64, optional
-            Of the weights, and so of all computing with uint8 and float32 `X`.
+            Of the weights, and so of all computing with `X` of uint8, float32 and less.
         classes, x_scale, kernels
             As of `SoftmaxModel`.
 
@@ -223,6 +223,83 @@ class SoftmaxModel:
         """
         self._require_finite()
         _npz.write(path, _FILE_KIND, _FILE_VERSION, self._to_arrays())
+
+    def to_onnx(
+        self, path: str | os.PathLike[str], *, input_dtype: DTypeLike | None = None
+    ) -> None:
+        """Write the model as an ONNX graph, for onnxruntime and whatever else reads ONNX.
+
+        Its input is ``X`` (N, D), its outputs are ``label`` (N,), of the dtype of `classes` or
+        int64, and ``probabilities`` (N, C). It computes as the kernels do: `x_scale` is in the
+        graph, and bytes become numbers there. Its operators are those of opset 13.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        input_dtype : {"uint8", "float32", "float64"}, optional
+            Dtype of the graph's ``X``. None: that of the weights.
+
+        Raises
+        ------
+        ImportError
+            Without the package ``onnx``, which is the extra ``onnx``.
+        TypeError
+            If `input_dtype` is none of those named.
+        ValueError
+            If a weight is nan or infinite; no file is written.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import softmax_ext as sx
+        >>> model = sx.SoftmaxModel.zeros(784, 10, x_scale=1 / 255)
+        >>> model.to_onnx("digits.onnx", input_dtype="uint8")  # doctest: +SKIP
+        """
+        from .export import onnx
+
+        self._require_finite()
+        onnx.write(path, self.W, self.b, self.classes, self.x_scale, input_dtype)
+
+    def to_c(self, path: str | os.PathLike[str], *, prefix: str = "softmax_model") -> None:
+        """Write the model as a C99 header that predicts, without any library but C's own.
+
+        It computes in the dtype of the weights. The functions, for an example ``x`` of that type
+        or, with ``_u8`` at the end of their names, of bytes, are ``PREFIX_proba(x, p)``, which
+        fills ``p`` with C probabilities; ``PREFIX_logits(x, z)``; and ``PREFIX_predict(x)``, the
+        index of the most probable class, whose label is in ``PREFIX_labels`` where the model has
+        `classes`: strings in UTF-8, or numbers.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        prefix : str, optional
+            What the names in the header begin with: letters, digits and underscores.
+
+        Raises
+        ------
+        ValueError
+            If `prefix` is no name in C, the model has no feature, or a weight is nan or infinite;
+            no file is written.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import softmax_ext as sx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "animals.h")
+        ...     sx.SoftmaxModel.zeros(4, 3, classes=["cat", "chicken", "dog"]).to_c(path)
+        ...     '"cat", "chicken", "dog"' in path.read_text()
+        True
+        """
+        from .export import c
+
+        self._require_finite()
+        c.write(path, self.W, self.b, self.classes, self.x_scale, prefix)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, kernels: Any = None) -> SoftmaxModel:
@@ -358,22 +435,11 @@ def as_kernels_like(X: Any) -> Any:
     """Convert once what the kernels would convert in every call."""
     if not isinstance(X, np.ndarray):
         return as_matrix(X)
+    if is_bfloat16(X.dtype):
+        return np.require(X, requirements="A")
     converted = X.dtype.kind in "bi" or (X.dtype.kind == "u" and X.dtype.itemsize > 1)
     dtype = np.dtype(np.float64) if converted else X.dtype.newbyteorder("=")
     return np.require(X, dtype, "A")
-
-
-def check_labels(target: NDArray[Any], n_classes: int) -> bool:
-    """Refuse labels outside [0, C) before a fit begins; return whether some rows are ignored."""
-    if target.ndim != 1 or target.size == 0:
-        return False
-    if target.min() >= 0 and target.max() < n_classes:
-        return False
-    ignored = target == IGNORED_LABEL
-    bad = np.flatnonzero(((target < 0) | (target >= n_classes)) & ~ignored)
-    if bad.size:
-        raise IndexError(f"y: label {target[bad[0]]} at row {bad[0]} is outside [0, {n_classes})")
-    return True
 
 
 def check_finite(X: Any, target: NDArray[Any]) -> None:

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 import softmax_ext
 
 from .arguments import Array, as_array, as_axes, same_place
-from .ops import ENTR, KL_DIV, REL_ENTR
+from .ops.divergence import ENTR, KL_DIV, REL_ENTR
 
 __all__ = ["entr", "kl_div", "log_softmax", "logsumexp", "rel_entr", "softmax"]
 
@@ -328,6 +328,10 @@ def entr(x: ArrayLike, /, out: Any = None, *, where: ArrayLike = True) -> Any:
     >>> entr([0.0, 0.5, 1.0, -1.0]).round(6)
     array([ 0.      ,  0.346574, -0.      ,      -inf])
     """
+    if out is None and where is True:
+        quick = softmax_ext.kernels._quick.terms(ENTR, x, x)
+        if quick is not None:
+            return quick
     return _elementwise(ENTR, {"x": x}, out, where)
 
 
@@ -368,6 +372,10 @@ def rel_entr(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike
     >>> rel_entr([0.0, 0.5, 0.5], [0.5, 0.25, 0.0]).round(6)
     array([0.      , 0.346574,      inf])
     """
+    if out is None and where is True:
+        quick = softmax_ext.kernels._quick.terms(REL_ENTR, x, y)
+        if quick is not None:
+            return quick
     return _elementwise(REL_ENTR, {"x": x, "y": y}, out, where)
 
 
@@ -412,6 +420,10 @@ def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: ArrayLike =
     >>> kl_div([0.0, 0.5, 0.5], [1.0, 0.5, 0.0])
     array([ 1.,  0., inf])
     """
+    if out is None and where is True:
+        quick = softmax_ext.kernels._quick.terms(KL_DIV, x, y)
+        if quick is not None:
+            return quick
     return _elementwise(KL_DIV, {"x": x, "y": y}, out, where)
 
 

@@ -9,6 +9,9 @@ PyTorch itself, with one warning for each reason.
 
 Where the two differ:
 
+* The input of `linear_cross_entropy` may be uint8, images as they are stored; it is read without a
+  floating copy. What they are to be divided by is a factor of the weights:
+  ``linear_cross_entropy(images, weight / 255, labels)``.
 * Labels may be of any integer dtype, not int64 and uint8 only. A `label_smoothing` below 0 is
   refused.
 * An ignored row has gradient 0 even if its logits are NaN, and a probability of 0 counts nothing
@@ -56,6 +59,7 @@ How: TypeAlias = tuple[str, int | None, float]
 Layer: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 
 FLOATING = (torch.float32, torch.float64)
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 # A softmax of so many numbers takes PyTorch less time than a Function of Python's costs.
 SMALL = 4096
@@ -216,7 +220,7 @@ def linear_cross_entropy(
     Parameters
     ----------
     input : Tensor
-        (N, D) or (D,).
+        (N, D) or (D,), of the dtype of `linear_weight` or uint8.
     linear_weight : Tensor
         (C, D), as `torch.nn.Linear` has it; (C, d1, ..., D) is left to PyTorch.
     target : Tensor
@@ -258,7 +262,10 @@ def linear_cross_entropy(
     """
     layer = input, linear_weight, linear_bias
     how = reduction, ignore_index, label_smoothing
-    reason = _why_not(*layer, target, weight) or _why_not_gradients(target, weight)
+    reason = _why_not(linear_weight, input, linear_bias, target, weight)
+    reason = reason or _why_not_gradients(target, weight)
+    if not reason and input.dtype not in (linear_weight.dtype, torch.uint8):
+        reason = f"a tensor of {input.dtype} came as input"
     if not reason and linear_weight.dim() > 2:
         reason = "weights of more than two dimensions came"
     if reason:
@@ -480,6 +487,8 @@ def _linear_cross_entropy_by_pytorch(
     layer: Layer, target: Tensor, weight: Tensor | None, how: How, options: Any
 ) -> Tensor:
     X, W, b = layer
+    if X.dtype is torch.uint8:
+        X = X.to(W.dtype)
     reduction, ignore_index, label_smoothing = how
     if hasattr(F, "linear_cross_entropy"):
         return F.linear_cross_entropy(
@@ -497,7 +506,9 @@ def _linear_cross_entropy_by_pytorch(
 
 def _array(t: Tensor | None) -> Any:
     """A view of a tensor's memory."""
-    return None if t is None else t.numpy(force=True)
+    if t is None:
+        return None
+    return t.numpy(force=True) if t.requires_grad or t.is_neg() else t.numpy()
 
 
 def _call(kernel: str, *args: Any, **options: Any) -> Any:
@@ -511,8 +522,8 @@ def _call(kernel: str, *args: Any, **options: Any) -> Any:
 
 def _loss(like: Tensor, loss: Any) -> Tensor:
     """A reduced loss (a float) or the rows' losses as a tensor."""
-    if isinstance(loss, float):
-        return torch.scalar_tensor(loss, dtype=like.dtype, device="cpu")
+    if isinstance(loss, float):  # of the ways to make a tensor of a number the quickest
+        loss = np.array(loss, SINGLE if like.dtype is torch.float32 else DOUBLE)
     return torch.from_numpy(np.asarray(loss))
 
 
@@ -533,7 +544,7 @@ def _softmax(
             return _Softmax.apply(x, dim, name)
         # PyTorch's own node with our numbers: it costs less than a Function of Python's.
         out = theirs(x, dim)
-        _array(out)[...] = _call(name, _array(x), dim)
+        np.copyto(_array(out), _call(name, _array(x), dim))
         return out
     return _softmax_of(name, x, dim)
 
@@ -560,7 +571,7 @@ class _Softmax(Function):
 
 def _our_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, how: How) -> Tensor:
     if torch.is_grad_enabled() and input.requires_grad:
-        return _CrossEntropy.apply(input, target, weight, how, _links(input))
+        return _apply_cross_entropy(input, target, weight, how, _links(input))
     return _loss(input, _cross_entropy("cross_entropy", input, target, weight, how))
 
 
@@ -577,8 +588,8 @@ def _our_linear_cross_entropy(
     elif target.is_floating_point():
         raise ArgumentValueError(f"ignore_index: {ignore_index} came with probabilities as target")
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in layer):
-        return _LinearCrossEntropy.apply(*layer, target, weight, how, _links(*layer))
-    return _loss(X, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
+        return _apply_linear_cross_entropy(*layer, target, weight, how, _links(*layer))
+    return _loss(W, _linear_cross_entropy("linear_cross_entropy", layer, target, weight, how))
 
 
 def _cross_entropy(
@@ -670,9 +681,9 @@ class _CrossEntropy(Function):
         if how[0] == "none":
             ctx.save_for_backward(logits, target, weight)
             return _loss(logits, _cross_entropy("cross_entropy", logits, target, weight, how))
-        result = _cross_entropy("cross_entropy_with_grad", logits, target, weight, how)
-        ctx.save_for_backward(torch.from_numpy(result.dlogits))
-        return _loss(logits, result.loss)
+        loss, dlogits = _cross_entropy("cross_entropy_with_grad", logits, target, weight, how)
+        ctx.save_for_backward(torch.from_numpy(dlogits))
+        return _loss(logits, loss)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -686,6 +697,11 @@ class _CrossEntropy(Function):
         else:
             dlogits = _scaled(ctx.saved_tensors[0], grad)
         return (*_once(ctx, [dlogits]), None, None, None, None)
+
+
+# `Function.apply` without its asking for transforms of torch.func, which `_why_not` has done: a
+# microsecond of a small call.
+_apply_cross_entropy = super(Function, _CrossEntropy).apply
 
 
 class _LinearCrossEntropy(Function):
@@ -706,13 +722,13 @@ class _LinearCrossEntropy(Function):
         if how[0] == "none":
             ctx.save_for_backward(X, W, b, target, weight)
             losses = _linear_cross_entropy("linear_cross_entropy", (X, W, b), target, weight, how)
-            return _loss(X, losses)
+            return _loss(W, losses)
         result = _linear_cross_entropy(
             "linear_cross_entropy_with_grad", (X, W, b), target, weight, how,
             with_dX=ctx.needs_input_grad[0],
         )  # fmt: skip
         ctx.save_for_backward(*_gradients(ctx, result))
-        return _loss(X, result.loss)
+        return _loss(W, result.loss)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -727,6 +743,9 @@ class _LinearCrossEntropy(Function):
         else:
             gradients = [None if g is None else _scaled(g, grad) for g in ctx.saved_tensors]
         return (*_once(ctx, gradients), None, None, None, None)
+
+
+_apply_linear_cross_entropy = super(Function, _LinearCrossEntropy).apply
 
 
 def _gradients(ctx: Any, result: Any) -> list[Tensor | None]:

@@ -39,8 +39,19 @@ enum smx_term {
 /* What the drivers' arrays on the stack are made for: bytes of a vector and cols_max of any table,
    and with them the doubles of the largest class-major block of one vector of rows. */
 #define SMX_MOST_BYTES 64
+#define SMX_MOST_LANES (SMX_MOST_BYTES / 4)
 #define SMX_MOST_COLS 256
 #define SMX_SMALL_BLOCK (SMX_MOST_BYTES / 8 * SMX_MOST_COLS)
+/* Most rows of such a block. */
+#define SMX_SMALL_ROWS 64
+
+/* What is small enough for the quick ways: logits of a softmax or cross-entropy; rows and classes
+   of a product, whose logits, a vector of rows, take so many doubles; rows of a minibatch. */
+#define SMX_QUICK_LOGITS 4096
+#define SMX_QUICK_ROWS 4
+#define SMX_QUICK_CLASSES 64
+#define SMX_QUICK_BLOCK (SMX_QUICK_CLASSES * SMX_MOST_BYTES / 8)
+#define SMX_QUICK_BATCH 1024
 
 /* How the numbers of X are stored. A leaf takes those that it names, as they lie. */
 enum smx_type { SMX_REAL, SMX_U8, SMX_F16, SMX_BF16, SMX_F32 };
@@ -62,14 +73,24 @@ typedef struct {
 
 typedef struct {
     smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
-    smx_idx row_block; /* rows per block that the fused loop likes while W stays in cache */
     smx_idx cols_max;  /* up to so many classes softmax goes class-major, above row by row */
     smx_idx rows_from; /* from so many classes (> 64) the fused loop has a row's side by side */
+    /* Rows of a block of the fused loop: with up to 64 classes, with up to 256, and with more, whose
+       W has to be read again for each block. */
+    smx_idx row_block, row_block_wide, row_block_most;
+    /* By smx_type of X: up to so many columns of W the products read its rows as they lie. For more,
+       rows are widened first, where each tile of columns would do it again. */
+    smx_idx direct_most[SMX_F32 + 1];
+    /* Up to so many bytes W stays in memory as the leaves like it; of more, panels of about so many
+       bytes are packed as they come. */
+    smx_idx resident_bytes, panel_bytes;
+    /* By rows, so many classes of the gradient at a time are turned class-major. */
+    smx_idx turned;
 
     /* dst[j*ldd + i] = src[i*lds + j] for i < n, j < m. */
     void (*transpose)(smx_idx n, smx_idx m, const void *src, smx_idx lds, void *dst, smx_idx ldd);
 
-    /* n rows of real from n rows of U8, F16 or BF16: dst[i*ldd + j] = src[i][j], j < d. */
+    /* n rows of real from n rows of any other type: dst[i*ldd + j] = src[i][j], j < d. */
     void (*widen)(int type, smx_idx n, smx_idx d, const void *const *src, void *dst, smx_idx ldd);
 
     /* Class-major softmax of n rows and c classes.
@@ -106,7 +127,8 @@ typedef struct {
                         smx_ahead *ahead);
 
     /* The same as logits, to the bit, for a few rows where turning W would cost more than the work:
-       x (n, d) of REAL or U8, ldx apart; W (d, c) contiguous, times scale; n lanes of L written. */
+       x (n, d) of REAL, U8, F16 or BF16, ldx apart; W (d, c) contiguous, times scale; n lanes of L
+       written. */
     void (*logits_few)(int type, smx_idx n, smx_idx d, smx_idx c, const void *x, smx_idx ldx,
                        const void *W, double scale, const void *b, void *L, smx_idx ldl);
 

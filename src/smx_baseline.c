@@ -24,4 +24,6 @@
 #define SMX_COLS_MAX 64
 /* The fused loop never goes by rows: not measured. */
 #define SMX_ROWS_FROM (1 << 30)
+/* No instruction converts a half: once a row, and not once a tile. */
+#define SMX_HALVES_MOST 0
 #include "smx_table.inc"

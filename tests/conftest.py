@@ -40,7 +40,7 @@ TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
         "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
-        "math", "memory", "properties", "reference", "sparse", "threads", "width",
+        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "width",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from softmax_ext import Blocks, DataFormatError, ModelFormatError, SoftmaxModel, Trainer, fit_lbfgs
-from softmax_ext.solvers import minimize
+from softmax_ext.solvers import minimize, minimize_many
 
 N, D, C = 1200, 12, 4
 CUTS = [0, 300, 301, 900, 900, N]
@@ -273,6 +273,35 @@ def test_a_feature_the_sample_never_sees_change(monkeypatch):
     assert sample.unseen[3]
     assert sample.scale[3] == pytest.approx(X[:, 3].std())
     assert sample.mean[3] == pytest.approx(X[:, 3].mean())
+
+
+def test_fits_together_share_readings_and_do_what_they_do_alone(no_thread_left):
+    X, y = problem()
+    readings = []
+
+    def pieces():
+        readings.append(True)
+        yield from zip(cut(X), cut(y), strict=True)
+
+    start = np.zeros((D, C), np.float32), np.zeros(C, np.float32)
+    penalties = [10.0, 1.0, 1e-3, 0.0]
+    options = {"tol": 1e-6, "max_iter": 300, "x_scale": 0.5}
+    alone = [minimize(Blocks(pieces), None, *start, l2=l2, **options) for l2 in penalties]
+    readings.clear()
+    together = minimize_many(Blocks(pieces), *start, penalties, **options)
+    assert len(readings) <= 2 * max(result.nfev for result in alone) + 3
+    assert len(readings) < sum(result.nfev for result in alone)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.W, other.W)
+        assert (one.fun, one.nfev, one.status) == (other.fun, other.nfev, other.status)
+    bad = y.copy()
+    bad[950] = 9
+    with pytest.raises(IndexError, match="piece 3: y: label 9 at row 50"):
+        minimize_many(Blocks(cut(X), bad), *start, penalties)
+    with pytest.raises(ValueError, match="l2: -1"):
+        minimize_many(Blocks(cut(X), y), *start, [1.0, -1])
+    with pytest.raises(TypeError, match="X: ndarray came"):
+        minimize_many(X, *start, penalties)
 
 
 # The trainer --------------------------------------------------------------------------------------
@@ -637,3 +666,15 @@ def test_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     ):
         assert cli.main(["train", "--data", *words]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_memory_of_pieces_is_used_again_once_they_are_gone(tmp_path):
+    X, y = problem()
+    np.save(tmp_path / "X.npy", X)
+    blocks = Blocks(tmp_path / "X.npy", y, part_bytes=64 * X[0].nbytes, read_ahead=False)
+    kept = list(blocks)
+    np.testing.assert_array_equal(np.concatenate([piece.X for piece in kept]), X)
+    places = set()
+    for piece in blocks:
+        places.add(piece.X.__array_interface__["data"][0])
+    assert len(places) < len(kept) // 2

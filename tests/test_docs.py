@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "notebooks" not in page]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-OPTIONAL = ("torch", "sklearn", "scipy", "PIL", "jax")
+OPTIONAL = ("torch", "sklearn", "scipy", "PIL", "jax", "dask", "onnx", "onnxruntime", "skl2onnx")
 
 FENCE = re.compile(
     r"^```(?P<language>python|sh|text|\{code-cell\} ipython3)\n(?P<code>.*?)^```$", re.M | re.S
 )
-RUNNABLE = re.compile(r"(softmax-ext|python|cat|head|ls)\b")
+RUNNABLE = re.compile(r"(softmax-ext|python|cat|head|ls|cc|\./classify)\b")
 
 #: Runs the blocks; a failure names the line of the page.
 PROGRAM = """

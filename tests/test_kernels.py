@@ -231,6 +231,35 @@ def test_entropy_and_kl_divergence(kernels, spec, dtype):
         assert_within(result, expected, bound)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (7, 3), (409, 10), (3, 5, 16), (40, 100), (4, 1000)], ids=str
+)
+def test_small_divergences_are_those_of_any_size(kernels, rng, dtype, shape):
+    """The plainest arguments take a shorter way, to the same bits."""
+    p, q = rng.random((2, *shape)).astype(dtype)
+    p[rng.random(shape) < 0.1] = 0
+    p.flat[0], q.flat[-1] = np.nan, 0
+    for axis in (-1, len(shape) - 1, 0, -2, None):
+        if axis == -2 and len(shape) > 2:
+            continue
+        # Strides of two numbers go the general way.
+        other_p, other_q = (np.repeat(a, 2, axis=-1)[..., ::2] for a in (p, q))
+        h, kl = kernels.entropy(p, axis), kernels.kl_divergence(p, q, axis)
+        assert type(h) is type(p.sum(axis))
+        assert np.shape(h) == np.shape(p.sum(axis))
+        assert_same_bits(h, kernels.entropy(other_p, axis))
+        for one, other in ((other_p, other_q), (p, other_q), (other_p, q)):
+            assert_same_bits(kl, kernels.kl_divergence(one, other, axis))
+    for wrong in (3, 1.0, (0, 0)):
+        with pytest.raises((ValueError, TypeError)):
+            kernels.entropy(p, wrong)
+    for mixed in ((p, q.astype(np.float64)), (p.astype(np.float64), q)):
+        assert kernels.kl_divergence(*mixed).dtype == np.float64
+    two = np.stack([q, q])
+    assert kernels.kl_divergence(p, two).shape == (2, *shape[:-1])
+
+
 def test_kl_divergence_broadcasts(kernels, rng):
     p, q = rng.dirichlet(np.ones(5), 7), rng.dirichlet(np.ones(5))
     np.testing.assert_allclose(

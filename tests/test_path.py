@@ -120,7 +120,11 @@ def test_absolute_values():
 
 def test_the_best_by_each_score_is_chosen():
     X, y = make_data()
-    seen = []
+    seen, penalties = [], {}
+
+    def note(result):
+        seen.append((result.C, result.score))
+        penalties[result.C] = result.penalty
 
     def brier(model, X, y):
         return -float(np.square(model.predict_proba(X) - np.eye(C)[y]).sum(axis=1).mean())
@@ -129,7 +133,7 @@ def test_the_best_by_each_score_is_chosen():
         model = sx.SoftmaxModel.zeros(D, C)
         path = sx.fit_path(
             model, X[:500], y[:500], CS[::-1], validation_data=(X[500:], y[500:]),
-            scoring=scoring, callback=lambda r: seen.append((r.C, r.score)),
+            scoring=scoring, callback=note,
         )  # fmt: skip
         np.testing.assert_array_equal(path.Cs, CS)
         by = {"loss": model.loss, "accuracy": model.accuracy}
@@ -139,6 +143,12 @@ def test_the_best_by_each_score_is_chosen():
         assert path.best == int(np.flatnonzero(path.scores == best)[0])
         np.testing.assert_array_equal(model.W, path.W[path.best])
         assert 0 < path.best < len(CS) - 1
+        for k in (0, -1):
+            one, C_ = path.W[k].astype(np.float64), path.Cs[k]
+            total = sx.linear_cross_entropy(X[:500], path.W[k], path.b[k], y[:500], reduction="sum")
+            penalty = np.square(one).sum() / (2 * C_)
+            assert path.fun[k] == pytest.approx(total + penalty, rel=1e-5)
+            assert penalties[C_] == pytest.approx(penalty, rel=1e-5)
     assert [C for C, _ in seen] == [*CS] * 3
     assert [score for _, score in seen[-len(CS) :]] == path.scores.tolist()
 

@@ -39,6 +39,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import softmax_ext as sx
+from softmax_ext.problem import Problem
 from softmax_ext.sklearn import LogisticRegression, SoftmaxRegression, _descent, _logistic
 from softmax_ext.sklearn._scikit_learn import SOLVERS
 
@@ -361,9 +362,16 @@ def estimators_kernels(compiled, monkeypatch):
         raise AssertionError("the default kernels were called")
 
     monkeypatch.setattr(LogisticRegression, "_kernels", compiled)
-    for name in vars(sx.Kernels):
+    for name in dir(sx.kernels):
         if not name.startswith("_") and callable(getattr(sx.kernels, name)):
             monkeypatch.setattr(sx.kernels, name, unwanted, raising=False)
+    made = Problem.__init__
+
+    def make(problem, kernels, *args, **options):
+        assert kernels is compiled
+        made(problem, kernels, *args, **options)
+
+    monkeypatch.setattr(Problem, "__init__", make)
     return compiled
 
 
@@ -533,7 +541,7 @@ def test_ctrl_c_ends_a_fit_and_leaves_the_last_one(cls, digits, monkeypatch):
     X, y = digits
     model = cls(tol=1e-3).fit(X, y)
     coef = model.coef_.copy()
-    original, calls = sx.kernels.linear_cross_entropy_with_grad, []
+    original, calls = Problem.value_and_gradient, []
 
     def interrupted(*args, **options):
         calls.append(1)
@@ -541,7 +549,7 @@ def test_ctrl_c_ends_a_fit_and_leaves_the_last_one(cls, digits, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return original(*args, **options)
 
-    monkeypatch.setattr(sx.kernels, "linear_cross_entropy_with_grad", interrupted, raising=False)
+    monkeypatch.setattr(Problem, "value_and_gradient", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -161,10 +161,9 @@ def test_l1_takes_few_passes_however_the_features_are_scaled():
     X, y = make_data(n=2000, d=20, c=4)
     y = np.where(rng.random(2000) < 0.2, rng.integers(0, 4, 2000), y)
     X = X * 10.0 ** rng.uniform(-3, 3, 20)
-    fits = [solve(X, y, l1=1.0, tol=0.0, max_iter=40, precondition=p) for p in (True, False)]
-    best = solve(X, y, l1=1.0, tol=0.0, max_iter=3000).fun
-    assert fits[0].fun < 1.001 * best
-    assert fits[1].fun > 1.01 * best
+    result = solve(X, y, l1=1.0, tol=1e-9)
+    assert result.success
+    assert result.nfev < 100
 
 
 def test_sparse_rows_are_in_the_sample_as_dense_ones_are():

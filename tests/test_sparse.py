@@ -28,7 +28,7 @@ from problems import (
 from tolerances import LinearTerms, linear_bound, softmax_bound, tiny
 
 import softmax_ext
-from softmax_ext import ops, reference
+from softmax_ext import problem, reference, threads
 from softmax_ext.arguments import as_matrix
 
 scipy_sparse = pytest.importorskip("scipy.sparse")
@@ -166,11 +166,11 @@ def test_every_number_of_classes_that_vectors_may_end_at(compiled, c, dtype):
 )
 @pytest.mark.parametrize("most_rows", [None, 512])
 def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
-    monkeypatch.setattr(ops.threads, "CPUS", 64)
-    monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
+    monkeypatch.setattr(threads, "CPUS", 64)
+    monkeypatch.setattr(problem, "THREADED_PRODUCTS", 1)
     if most_rows:  # so that sums start anew several times
-        monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
-    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
+        monkeypatch.setattr(problem, "MOST_ROWS", most_rows)
+    monkeypatch.setattr(problem, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
     p, _, wanted, bounds = exact_gradients(case)
 
     def results():
@@ -191,21 +191,21 @@ def test_on_any_number_of_threads(compiled, case, most_rows, monkeypatch):
 
 def test_the_entries_are_gone_over_once_for_each_cpu_at_most(compiled, monkeypatch):
     asked = []
-    ranges = ops._column_ranges
-    monkeypatch.setattr(ops, "THREADED_PRODUCTS", 1)
-    monkeypatch.setattr(ops, "_column_ranges", lambda x, n: asked.append(n) or ranges(x, n))
+    ranges = problem._column_ranges
+    monkeypatch.setattr(problem, "THREADED_PRODUCTS", 1)
+    monkeypatch.setattr(problem, "_column_ranges", lambda x, n: asked.append(n) or ranges(x, n))
     p, *_ = exact_gradients(Case(1000, 60, 20, "float32"))
     for n in (1, 1000):
         with softmax_ext.num_threads(n):
             compiled.linear_cross_entropy_with_grad(**p.gradient | {"X": p.csr})
-    assert asked == [1, ops.threads.CPUS]
+    assert asked == [1, threads.CPUS]
 
 
 @pytest.mark.parametrize("c", [2, 32])
 def test_small_gradients_after_a_large_one_are_not_lost(compiled, c, monkeypatch):
     """A sum in float32 starts anew after so many rows: what is lost to the large one ends there."""
-    monkeypatch.setattr(ops, "MOST_ROWS", 512)
-    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
+    monkeypatch.setattr(problem, "MOST_ROWS", 512)
+    monkeypatch.setattr(problem, "STRIP_PRODUCTS", 1)  # 256 rows in a strip
     n, large = 20_000, 2.0**25
     X = np.ones((n, 1), "float32")
     X[0] = large
@@ -473,7 +473,6 @@ WRONG = [
     (small(indices=[0, 2]), ValueError, r"X.data, X.indices: shapes \(3,\) and \(2,\) came"),
     (small(data=[[1.0, 2, 4]], indices=[[0, 2, 1]]), ValueError, "X.data, X.indices: shapes"),
     (small(data=[1j, 2, 4]), TypeError, "X.data: dtype complex128"),
-    (small(data=np.float16([1, 2, 4])), TypeError, "X.data: dtype float16"),
     (small(shape=(3,)), ValueError, r"X: shape \(3,\) came, two axes"),
     (small(shape=(3, 4)), ValueError, r"W: shape \(3, \d+\) came, \(4, C\) was wanted"),
     (small(shape=(3, 3.0)), TypeError, "X.shape: float came"),
@@ -506,8 +505,8 @@ def test_matrices_that_are_refused(compiled, X, error, message, c):
 
 @pytest.mark.parametrize("most_rows", [256, 1 << 16])  # in several parts, and in one
 def test_nothing_is_written_for_the_good_rows_before_a_bad_one(compiled, most_rows, monkeypatch):
-    monkeypatch.setattr(ops, "MOST_ROWS", most_rows)
-    monkeypatch.setattr(ops, "STRIP_PRODUCTS", 1)
+    monkeypatch.setattr(problem, "MOST_ROWS", most_rows)
+    monkeypatch.setattr(problem, "STRIP_PRODUCTS", 1)
     p = SparseProblem(Case(1000, 30, 20))
     p.csr.indices[-1] = 30
     result = np.full((30, 20), 7.0)

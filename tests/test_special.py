@@ -891,6 +891,30 @@ def test_the_loop_for_x_and_y_is_scipys(x, y):
         assert_same_form(special.kl_div(*args), peer("kl_div", *args))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["entr", "rel_entr", "kl_div"])
+def test_elementwise_functions_of_few_numbers(rng, name, dtype):
+    """The plainest arguments take a shorter way, to the same bits in the same form."""
+    f = getattr(special, name)
+    many = [np.concatenate([rng.random(9000), LINE, LINE[::-1]]).astype(dtype) for _ in range(2)]
+    many = many[: 1 if name == "entr" else 2]
+    expected = f(*many)  # too many for it
+    for shape in ((), (1,), (17,), (3, 5, 4)):
+        n = int(np.prod(shape))
+        few = [a[-n:].reshape(shape) for a in many]
+        assert_same_bits(f(*few), expected[-n:].reshape(shape)[()])
+        assert type(f(*few)) is (np.ndarray if shape else np.dtype(dtype).type)
+        assert type(f(*(a[()] for a in few))) is type(f(*few))
+    numbers = [float(a[5]) for a in many]
+    assert type(f(*numbers)) is np.float64
+    assert_same_bits(f(*numbers), f(*(np.full(5000, number) for number in numbers))[0])
+    if name != "entr":
+        assert f(many[0][:6].reshape(2, 3), many[1][:3]).shape == (2, 3)
+        assert f(many[0][:3], many[1][:3].astype(np.float64)).dtype == np.float64
+        with pytest.raises(ValueError, match="broadcast"):
+            f(many[0][:3], many[1][:2])
+
+
 def assert_close_terms(actual, expected, units, size=None):
     """Within units of eps of the size of the terms."""
     with np.errstate(all="ignore"):

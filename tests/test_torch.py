@@ -315,6 +315,33 @@ def test_no_rows_and_no_rows_that_count(spy, reduction):
         assert_same_with_gradients(ours, theirs, [x])
 
 
+@each_reduction
+@each_dtype
+def test_linear_cross_entropy_of_bytes(spy, g, dtype, reduction):
+    """Images as they are stored are read without a floating copy, and not by PyTorch."""
+    images = torch.randint(0, 256, (50, 30), generator=g, dtype=torch.uint8)
+    W = torch.randn(7, 30, generator=g, dtype=dtype).requires_grad_()
+    y = torch.randint(0, 7, (50,), generator=g)
+    ours = mine.linear_cross_entropy(images, W / 255, y, reduction=reduction)
+    assert ours.dtype is dtype
+    theirs = F.cross_entropy(F.linear(images.to(dtype), W / 255), y, reduction=reduction)
+    assert_same_with_gradients(ours, theirs, [W])
+    with torch.no_grad():
+        assert_close(
+            mine.linear_cross_entropy(images[0], W / 255, y[0]),
+            F.cross_entropy(F.linear(images[0].to(dtype), W / 255), y[0]),
+        )
+    assert len(spy.calls) >= 2
+
+
+def test_linear_cross_entropy_of_bytes_that_pytorch_computes(g):
+    images, y = torch.randint(0, 256, (9, 3), generator=g, dtype=torch.uint8), LABELS[:1].expand(9)
+    W = torch.randn(4, 3, generator=g, dtype=torch.float64)
+    with left_to_pytorch("forward-mode"), torch.autograd.forward_ad.dual_level():
+        loss = mine.linear_cross_entropy(images, W / 255, y)
+    assert_close(loss, F.cross_entropy(F.linear(images.to(W.dtype), W / 255), y))
+
+
 @pytest.mark.parametrize("soft", [False, True], ids=["labels", "probabilities"])
 @pytest.mark.parametrize("bias", [False, True])
 @each_reduction

@@ -8,7 +8,7 @@ from problems import FLOATS
 from scipy import sparse
 
 from softmax_ext import _kernels
-from softmax_ext.ops import GRADIENT
+from softmax_ext.problem import GRADIENT
 
 # (N, D, C, K): one slice and one block's size for any width; many slices; several blocks' sizes;
 # a width that goes by rows with AVX2, of groups of fewer classes than lanes and of more; panels.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import datasets
 from ..datasets import Blocks
-from ..datasets._parts import take_rows
+from ..datasets._parts import read_npy_header, take_rows
 from ..datasets.idx import DEFLATE_MAX_RATIO, idx_candidates, is_idx, read_idx
 from ..errors import DataFormatError
 
@@ -300,34 +298,12 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
                     if entry.file_size > size * DEFLATE_MAX_RATIO:
                         raise ValueError(f"{entry.filename} cannot be that large")
                     with archive.open(entry) as content:
-                        _check_npy(content, entry.file_size)
+                        read_npy_header(content, entry.file_size)
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
                 return {name: npz[name] for name in npz.files}
         except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
             raise DataFormatError(f"{path}: not a sound .npz file ({error})") from error
-
-
-def _check_npy(content: Any, size: int) -> None:
-    """ValueError unless the header of an .npy is sound and tells its size."""
-    version = np.lib.format.read_magic(content)
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python's parser about nonsense
-            shape, _, dtype = read_header(content)
-    except OSError:
-        raise
-    except Exception as error:  # NumPy lets through whatever that parser and np.dtype raise
-        raise ValueError(f"a header that is not understood: {error}") from error
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize + content.tell() != size:
-        raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
 
 
 def is_array(path: str) -> bool:
@@ -343,7 +319,7 @@ def open_array(path: str) -> NDArray[Any]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with open(path, "rb") as file:
-            _check_npy(file, os.fstat(file.fileno()).st_size)
+            read_npy_header(file, os.fstat(file.fileno()).st_size)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataFormatError(f"{path}: not a sound .npy file ({error})") from error

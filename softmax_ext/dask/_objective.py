@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..arguments import Csr
 from ..datasets._parts import Piece, take_rows
+from ..datasets.blocks import checksum
 from ..solvers.arrays import CALL_COST
 from ..solvers.blocks import NOTHING_COUNTS, sampled_objective
 from ..solvers.objective import Doubles, Evaluation
@@ -132,11 +133,9 @@ class _Seen:
     """What the first evaluation finds of chunks beside loss and gradient."""
 
     def __init__(self, piece: Any, labels: Any) -> None:
-        from ..datasets.blocks import _digest
-
         self.n_rows = int(piece.n_rows)
         self.n_values = int(piece._values.size)
-        self.digest = _digest(labels)
+        self.digest = checksum(labels)
         #: The highest priorities of rows, the last one that of a row which is not drawn.
         self.highest = _priorities(piece, self.digest)
         self.n = sample_rows(bytes_of_row(piece.X)) if self.n_rows else 0
@@ -218,10 +217,8 @@ def _add_moments(parts: list[Moments]) -> Moments:
 
 def _take(piece: Piece, make: PieceMaker, least: float) -> tuple[Any, Doubles]:
     """The rows of a chunk that are drawn, and the weight that each stands for."""
-    from ..datasets.blocks import _digest
-
     objective = make.objective(piece)
-    chosen = np.flatnonzero(_priorities(objective, _digest(piece.y)) > least)
+    chosen = np.flatnonzero(_priorities(objective, checksum(piece.y)) > least)
     weight = np.maximum(row_weights(objective)[chosen], least)
     return take_rows(objective.X, chosen), weight
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +18,7 @@ from ..errors import DataFormatError
 
 #: Bytes of X in a part, by default: little beside what memory there is, much beside what a call or
 #: a request to a disk costs.
-PART_BYTES = 32 << 20
+PART_BYTES = 64 << 20
 # Rows of a part are a multiple of this, as far as there are so many: the drivers' own slices are.
 _ROWS = 64
 
@@ -64,13 +67,14 @@ class ArrayPart(NamedTuple):
         columns = (self.X, self.y, self.sample_weight)
         return Piece(
             *(
-                None if column is None else column.rows(start, start + self.n_rows)
+                None if column is None else column.rows(start, start + self.n_rows, memo)
                 for column, start in zip(columns, self.starts, strict=True)
             )
         )
 
     def read_labels(self, memo: dict[str, Any]) -> Any:
-        return None if self.y is None else self.y.rows(self.starts[1], self.starts[1] + self.n_rows)
+        start = self.starts[1]
+        return None if self.y is None else self.y.rows(start, start + self.n_rows, memo)
 
 
 class EditedPart(NamedTuple):
@@ -117,8 +121,8 @@ class Rows(Protocol):
     @property
     def name(self) -> str: ...
 
-    def rows(self, start: int, stop: int) -> Any:
-        """Return some of them."""
+    def rows(self, start: int, stop: int, memo: dict[str, Any]) -> Any:
+        """Return some of them; `memo` as of `Part`."""
 
 
 class ArrayRows:
@@ -133,7 +137,7 @@ class ArrayRows:
         values = self._array.data if isinstance(self._array, Csr) else self._array
         self.row_bytes = values.nbytes / max(1, self.shape[0] if self.shape else 1)
 
-    def rows(self, start: int, stop: int) -> Any:
+    def rows(self, start: int, stop: int, memo: dict[str, Any]) -> Any:
         array = self._array
         if not isinstance(array, Csr):
             return array[start:stop]
@@ -148,6 +152,31 @@ class ArrayRows:
         )
 
 
+class _Buffers:
+    """Memory of pieces that nobody has any more, for the next ones.
+
+    New memory of this size comes from the system, which clears it: a third of the time of reading.
+    """
+
+    # Of a piece at work, one that waits, one that is being read, and labels and weights of them.
+    _MOST = 9
+
+    def __init__(self) -> None:
+        self._all: list[NDArray[np.uint8]] = []
+        # References to one in the list while `take` looks at it.
+        probe = [np.empty(1, np.uint8)]
+        self._unused = next(sys.getrefcount(buffer) for buffer in probe)
+
+    def take(self, n_bytes: int) -> NDArray[np.uint8]:
+        for buffer in self._all:
+            # An array made of it holds it as long as anybody has that.
+            if n_bytes <= buffer.nbytes < 2 * n_bytes and sys.getrefcount(buffer) == self._unused:
+                return buffer[:n_bytes]
+        new = np.empty(n_bytes, np.uint8)
+        self._all = [*self._all[-self._MOST + 1 :], new]
+        return new[:]
+
+
 class NpyRows:
     """Those of an `.npy` file, which has to stay as it is."""
 
@@ -156,49 +185,44 @@ class NpyRows:
         self._memory_map = memory_map
         if not os.path.isfile(self.name):
             raise FileNotFoundError(f"{self.name}: no such file")
-        array = self._open()
-        self.shape: tuple[int, ...] = array.shape
-        self._dtype = array.dtype
-        self._offset = array.offset if isinstance(array, np.memmap) else 0
-        self._by_rows = isinstance(array, np.memmap) and array.flags.c_contiguous
-        self.row_bytes = array.nbytes / max(1, self.shape[0] if self.shape else 1)
-        self._state = self._look()
-
-    def _open(self) -> NDArray[Any]:
         try:
-            array: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)
+            with open(self.name, "rb") as file:
+                header = read_npy_header(file, os.fstat(file.fileno()).st_size)
         except (ValueError, EOFError) as error:
             raise DataFormatError(f"{self.name}: not a sound .npy file ({error})") from error
-        if not isinstance(array, np.ndarray):
-            raise DataFormatError(f"{self.name}: an archive came, an .npy file was wanted")
-        return array
+        self.shape, is_by_columns, self._dtype, self._offset = header
+        self._by_rows = not is_by_columns or len(self.shape) < 2
+        n_bytes = math.prod(self.shape) * self._dtype.itemsize
+        self.row_bytes = n_bytes / max(1, self.shape[0] if self.shape else 1)
+        self._state = self._look()
 
     def _look(self) -> tuple[int, int]:
         status = os.stat(self.name)
         return status.st_size, status.st_mtime_ns
 
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
+    def rows(self, start: int, stop: int, memo: dict[str, Any]) -> NDArray[Any]:
         if self._look() != self._state:
             raise DataFormatError(
                 "the file has changed since it was opened, the same content in each pass was wanted"
             )
         if self._memory_map or not self._by_rows:
-            array = self._open()[start:stop]
+            array: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)[start:stop]
             if not self._memory_map:
                 return np.array(array)
             self._fetch(array)
             return array
         row = int(np.prod(self.shape[1:], dtype=np.int64))
         with open(self.name, "rb", buffering=0) as file:
-            values = np.empty((stop - start) * row, self._dtype)
+            n_bytes = (stop - start) * row * self._dtype.itemsize
+            values = memo.setdefault("buffers", _Buffers()).take(n_bytes)
             file.seek(self._offset + start * row * self._dtype.itemsize)
-            view, at = values.view(np.uint8).data, 0
+            view, at = values.data, 0
             while at < len(view):
                 n = file.readinto(view[at:])
                 if not n:
                     raise DataFormatError(f"the file ends before row {stop}")
                 at += n
-        return values.reshape(stop - start, *self.shape[1:])
+        return values.view(self._dtype).reshape(stop - start, *self.shape[1:])
 
     def _fetch(self, array: NDArray[Any]) -> None:
         """Tell the system that these rows are wanted next."""
@@ -209,6 +233,36 @@ class NpyRows:
         begin = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         begin -= begin % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, begin, min(array.nbytes, len(whole) - begin))
+
+
+def read_npy_header(content: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, order (True: by columns) and dtype of an `.npy`, and where its data begins.
+
+    Raises
+    ------
+    ValueError
+        Unless the header is sound and tells the file's size.
+    """
+    version = np.lib.format.read_magic(content)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's parser about nonsense
+            shape, is_by_columns, dtype = read_header(content)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy lets through whatever that parser and np.dtype raise
+        raise ValueError(f"a header that is not understood: {error}") from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    offset = content.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize + offset != size:
+        raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
+    return shape, is_by_columns, dtype, offset
 
 
 def take_rows(X: Any, rows: NDArray[np.intp]) -> Any:

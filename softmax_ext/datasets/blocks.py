@@ -16,7 +16,17 @@ from numpy.typing import DTypeLike, NDArray
 from ..arguments import integer_between
 from ..errors import DataFormatError
 from ..model import as_labels
-from ._parts import PART_BYTES, ArrayRows, EditedPart, NpyRows, Part, Piece, Rows, parts_of
+from ._parts import (
+    PART_BYTES,
+    ArrayPart,
+    ArrayRows,
+    EditedPart,
+    NpyRows,
+    Part,
+    Piece,
+    Rows,
+    parts_of,
+)
 from ._read_ahead import read_ahead
 
 _Prepared = TypeVar("_Prepared")
@@ -229,8 +239,10 @@ class Blocks:
         self._parts = None if parts is None else [part for part in parts if part.n_rows]
         self._factory = factory
         self._read_ahead = bool(is_reading_ahead)
-        # What the first whole pass saw of each piece; what later ones must see.
-        self._prints: list[tuple[int, int, int]] | None = None
+        # What the first whole pass saw of each piece, which later ones must see; and, of a
+        # callable's pieces, checksums of their labels.
+        self._prints: list[tuple[int, int]] | None = None
+        self._labels_seen: list[int] = []
         self._form: tuple[int, np.dtype[Any], bool] | None = None
         self._last_iterator: Any = None
 
@@ -281,7 +293,14 @@ class Blocks:
                 for _ in pieces:
                     pass
         assert self._prints is not None
-        return [n for n, _, _ in self._prints]
+        return [n for n, _ in self._prints]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the pieces are those of arrays, which need no reading."""
+        return self._parts is not None and all(
+            isinstance(part, ArrayPart) and isinstance(part.X, ArrayRows) for part in self._parts
+        )
 
     @property
     def can_seek(self) -> bool:
@@ -326,12 +345,11 @@ class Blocks:
 
     def description(self) -> str:
         """Return what a resumed fit recognises the data by: the pieces' rows, and their labels."""
-        if self._prints is None and self._parts is not None:
-            digests = [_digest(labels) for labels in self.labels()]
+        if self._parts is not None:
+            digests = [checksum(labels) for labels in self.labels()]
         else:
-            _ = self.lengths  # of a callable's pieces, by a pass
-            assert self._prints is not None
-            digests = [labels for _, labels, _ in self._prints]
+            _ = self.lengths  # by a pass, if there was none
+            digests = self._labels_seen
         digest = zlib.crc32(np.array([*self.lengths, *digests], np.int64).tobytes())
         D, dtype, _ = self._first()
         return (
@@ -375,7 +393,8 @@ class Blocks:
             Which pieces, if `can_seek`. None: all.
         """
         pieces = self._prepared(prepare, order)
-        yield from read_ahead(pieces) if self._read_ahead else pieces
+        is_read = self._read_ahead and not self.is_in_memory
+        yield from read_ahead(pieces) if is_read else pieces
 
     def labels(self) -> Iterator[Any]:
         """Yield the labels of each piece, without reading X where they lie elsewhere."""
@@ -420,7 +439,8 @@ class Blocks:
 
     def _read(self, order: Sequence[int] | None) -> Generator[tuple[int, str, Piece], None, None]:
         """Read pieces, and hold them against the first one and against those of the first pass."""
-        prints: list[tuple[int, int, int]] = []
+        prints: list[tuple[int, int]] = []
+        labels: list[int] = []
         n_pieces = 0
         if self._parts is not None:
             source = self._parted(range(len(self._parts)) if order is None else order)
@@ -434,6 +454,8 @@ class Blocks:
             seen = _fingerprint(piece)
             if self._prints is None:
                 prints.append(seen)
+                if self._parts is None:
+                    labels.append(checksum(piece.y))
             elif k >= len(self._prints) or self._prints[k] != seen:
                 raise named(
                     DataFormatError(
@@ -447,14 +469,14 @@ class Blocks:
             yield k, name, piece
             del piece, raw
         if order is None:
-            self._end_pass(prints, n_pieces)
+            self._end_pass(prints, labels, n_pieces)
 
-    def _end_pass(self, prints: list[tuple[int, int, int]], n_pieces: int) -> None:
+    def _end_pass(self, prints: list[tuple[int, int]], labels: list[int], n_pieces: int) -> None:
         """Remember what a first pass saw; refuse one that was shorter."""
         if self._prints is None:
             if not prints:
                 raise ValueError("source: no rows came, at least one was wanted")
-            self._prints = prints
+            self._prints, self._labels_seen = prints, labels
         elif n_pieces < len(self._prints):
             raise DataFormatError(
                 f"source: {n_pieces} pieces came, {len(self._prints)}, as in the first pass, "
@@ -546,13 +568,6 @@ def named(error: Exception, k: int, name: str) -> Exception:
     return kind(f"{where}: {error}")
 
 
-def half_to_single(X: Any) -> Any:
-    """Return what the kernels take of a dense piece of half precision."""
-    if isinstance(X, np.ndarray) and X.dtype.name in _HALVES:
-        return X.astype(np.float32)
-    return X
-
-
 def compute_dtype(stored: DTypeLike, parameters: DTypeLike) -> np.dtype[Any]:
     """Return what is computed in, as the kernels choose it."""
     stored, parameters = np.dtype(stored), np.dtype(parameters)
@@ -569,21 +584,23 @@ def _form_name(form: tuple[int, np.dtype[Any], bool]) -> str:
     return f"{dtype} of width {D}{' in CSR form' if is_sparse else ''}"
 
 
-def _fingerprint(piece: Piece) -> tuple[int, int, int]:
-    """The number of rows, and checksums: of labels, and of weights and X's first and last row."""
+def _fingerprint(piece: Piece) -> tuple[int, int]:
+    """The number of rows, and a checksum of some: a glance, beside a pass over them."""
     X = piece.X
-    n = X.shape[0]
+    n, digest = X.shape[0], 0
     if hasattr(X, "indptr"):
         ends: list[Any] = [X.data[:64], X.indices[:64], X.data[-64:], X.indices[-64:]]
     else:
         ends = [X[0], X[n - 1]] if n else []
-    digest = 0
-    for array in (*ends, piece.sample_weight):
-        digest = _digest(array, digest)
-    return n, _digest(piece.y), digest
+    step = max(1, n // 64)
+    columns = (None if c is None else c[::step] for c in (piece.y, piece.sample_weight))
+    for array in (*ends, *columns):
+        digest = checksum(array, digest)
+    return n, digest
 
 
-def _digest(array: NDArray[Any] | None, digest: int = 0) -> int:
+def checksum(array: NDArray[Any] | None, digest: int = 0) -> int:
+    """A checksum of an array's elements, following that of others."""
     if array is None:
         return digest
     array = as_labels(np.asarray(array))

@@ -1028,6 +1028,13 @@ def _compute_dtype(array: Array, name: str) -> np.dtype[Any]:
     raise TypeError(f"{name}: dtype {array.dtype} came, float32, float64 or integers were wanted")
 
 
+def _stored_dtype(array: Array, name: str) -> np.dtype[Any]:
+    """The same, and float32 for halves: float16, and the bfloat16 of the package ml_dtypes."""
+    if array.dtype.type is np.float16 or array.dtype.name == "bfloat16":
+        return np.dtype(np.float32)
+    return _compute_dtype(array, name)
+
+
 def _softmax_dtype(array: Array, name: str) -> np.dtype[Any]:
     """As `_compute_dtype`, and float16 stays."""
     if array.dtype.type is np.float16:
@@ -1367,7 +1374,7 @@ def _check_model(X: Matrix, W: ArrayLike, b: ArrayLike | None, x_scale: float) -
     X = X if _is_csr(X) else _array(X, "X")
     W = _array(W, "W")
     values = _array(X.data, "X") if _is_csr(X) else X
-    x_dtype = _compute_dtype(values, "X")
+    x_dtype = _stored_dtype(values, "X")
     dtypes = [_compute_dtype(W, "W")]
     if values.dtype != np.uint8:
         dtypes.append(x_dtype)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .. import _descent
 from ..arguments import Array, Csr
+from ..foreign import problem_of
 from ..model import described
 from ..results import LinearCrossEntropyResult
-from .objective import Doubles, Evaluation, Floats, split
+from .objective import Columns, Doubles, Evaluation, Floats, split
 from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
@@ -30,7 +33,7 @@ class ArrayObjective:
     X : ndarray (N, D) or Csr
         Never copied.
     y : ndarray (N,) or (N, C)
-        Labels, checked; or probabilities.
+        Labels, which are checked; or probabilities.
     sample_weight : ndarray (N,) of float64, or None
         At least 0.
     n_classes, has_intercept, dtype
@@ -62,17 +65,21 @@ class ArrayObjective:
         self._values: Array = X.data if isinstance(X, Csr) else X
         self.cost = 2 * self._values.size * n_classes + CALL_COST
         self._y = y
-        self._options = {"x_scale": x_scale, "label_smoothing": label_smoothing}
         self._kernels = kernels
+        self._problem = problem_of(
+            kernels, X, y, n_classes, sample_weight=sample_weight,
+            label_smoothing=label_smoothing, x_scale=x_scale,
+        )  # fmt: skip
+        self._problem.check()
         self._is_checked = False
+        self._columns: Columns | None = None
         self._compute_in(dtype)
 
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        if self._y.ndim == 2:
-            self._y = self._y.astype(dtype, copy=False)
         self._theta, self._gradient = np.empty(self.shape, dtype), np.empty(self.shape, dtype)
-        self._direction: Floats | None = None
+        # Of products with the Hessian, which few solvers ask for: the direction, the product.
+        self._of_product: Array | None = None
 
     def in_float64(self) -> ArrayObjective:
         """Return the same sum, computed in float64."""
@@ -85,10 +92,7 @@ class ArrayObjective:
         self._theta[...] = theta
         W, b = split(self._theta, self.has_intercept)
         out = split(self._gradient, self.has_intercept)
-        result = self._kernels.linear_cross_entropy_with_grad(
-            self.X, W, b, self._y, out=out, sample_weight=self.sample_weight, reduction="sum",
-            **self._options,
-        )  # fmt: skip
+        result = self._problem.value_and_gradient(W, b, out=out, reduction="sum")
         if not self._is_checked:
             self._check(result)
             self._is_checked = True
@@ -96,17 +100,15 @@ class ArrayObjective:
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
         """Return the Hessian at a point times a direction; see the protocol."""
-        if self._direction is None:
-            self._direction = np.empty(self.shape, self.dtype)
-            self._product = np.empty(self.shape, self.dtype)
-        self._theta[...], self._direction[...] = theta, V
-        W, b = split(self._theta, self.has_intercept)
-        out = split(self._product, self.has_intercept)
-        self._kernels.linear_cross_entropy_hvp(
-            self.X, W, b, self._y, *split(self._direction, self.has_intercept), out=out,
-            sample_weight=self.sample_weight, reduction="sum", **self._options,
+        if self._of_product is None:
+            self._of_product = np.empty((2, *self.shape), self.dtype)
+        direction, product = self._of_product
+        self._theta[...], direction[...] = theta, V
+        self._problem.hessian_product(
+            *split(self._theta, self.has_intercept), *split(direction, self.has_intercept),
+            out=split(product, self.has_intercept), reduction="sum",
         )  # fmt: skip
-        return self._product
+        return cast(Floats, product)
 
     def _check(self, result: LinearCrossEntropyResult) -> None:
         """Say what is wrong with the data if the first result shows that something is."""
@@ -137,11 +139,7 @@ class ArrayObjective:
 
     def _share(self) -> Doubles:
         """Return the weights of the rows, those that do not count without one, of sum 1."""
-        weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
-        if self._y.ndim == 1:
-            weight[self._y < 0] = 0
-        else:
-            weight *= self._y.sum(axis=1)
+        weight = self.masses()
         total = weight.sum()
         return weight / total if total else weight
 
@@ -150,11 +148,48 @@ class ArrayObjective:
         arrays = (self._y, self.sample_weight)
         return described(self._values.dtype, self.X.shape, arrays)
 
+    def masses(self) -> Doubles:
+        """Return what the rows' weights times the sums of their targets are (N,)."""
+        weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
+        if self._y.ndim == 1:
+            weight[self._y < 0] = 0
+        else:
+            weight *= self._y.sum(axis=1)
+        return weight
+
+    def columns(self, features: NDArray[np.intp]) -> Columns:
+        """Return some columns of X, times x_scale; those of CSR are sorted once."""
+        X, dtype = self.X, self.dtype
+        if not isinstance(X, Csr):
+            dense = np.ascontiguousarray(X[:, features].T, dtype) * dtype.type(self.x_scale)
+            begins = np.arange(len(features) + 1) * self.n_rows
+            rows = np.tile(np.arange(self.n_rows, dtype=np.int32), len(features))
+            return Columns(dense.reshape(-1), rows, begins)
+        if self._columns is None:
+            values = np.empty(len(X.data), dtype)
+            sorted_rows = np.empty(len(X.data), np.int32)
+            begins = np.zeros(self.n_features + 1, np.int64)
+            _descent.transpose(
+                np.ascontiguousarray(X.data, dtype), np.ascontiguousarray(X.indices),
+                X.indptr.astype(np.int64), begins, values, sorted_rows,
+            )  # fmt: skip
+            values *= dtype.type(self.x_scale)
+            self._columns = Columns(values, sorted_rows, begins)
+        values, sorted_rows, begins = self._columns
+        first, lengths = begins[features], begins[features + 1] - begins[features]
+        ends = np.cumsum(lengths)
+        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + lengths, lengths)
+        return Columns(values[entries], sorted_rows[entries], np.append(0, ends))
+
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""
         W, b = split(theta.astype(self.dtype), self.has_intercept)
         result: Floats = self._kernels.predict_proba(x, W, b, x_scale=self.x_scale)
         return result
+
+    def all_probabilities(self, theta: Doubles) -> Floats:
+        """Return the probabilities of the classes of all rows."""
+        return self.probabilities(self.X, theta)
 
     def projections(self, W: Doubles, b: Doubles) -> Floats:
         """Return the products of all rows with W, plus b."""

@@ -138,7 +138,7 @@ class Continuation:
         if not curvature.has_moments:
             self._inverse_hessian.set_first(curvature.diagonal())
             return
-        loss = self._value - objective.penalty(self._theta) / objective.total_weight
+        loss = self._value - objective.penalty(self._theta)
         spent = (objective.nfev - self._spectrum_nfev) * objective.losses.cost
         if self._spectrum is None or (
             loss <= LOSS_SHARE * self._spectrum_loss and spent >= Spectrum.cost(curvature)
@@ -196,6 +196,7 @@ class Continuation:
         nfev, self._nfev = objective.nfev - self._nfev, objective.nfev
         return FitResult(
             W=W, b=b, fun=self._value * objective.total_weight,
-            penalty=objective.penalty(self._theta), grad_norm=self._norm, nit=nit, nfev=nfev,
+            penalty=objective.penalty(self._theta) * objective.total_weight,
+            grad_norm=self._norm, nit=nit, nfev=nfev,
             success=status == CONVERGED, status=status, message=MESSAGES[status],
         )  # fmt: skip

@@ -13,7 +13,6 @@ its inverse that is cheap to apply:
 * `whole`: the same with the products of different rotated classes, where the matrix of all is
   small: Newton's method.
 * `diagonal`: the variances of the features, where there are too many for products.
-* `scales`: the second moments of the features, each by itself, for an L1 penalty.
 
 References
 ----------
@@ -24,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +78,13 @@ class Curvature:
         Of the rows' losses.
     l2 : float
         Penalty of their mean.
+    rows_per_feature : int, optional
+        Rows of a matrix at least, for each feature.
     """
 
-    def __init__(self, objective: Objective, l2: float) -> None:
+    def __init__(
+        self, objective: Objective, l2: float, rows_per_feature: int = ROWS_PER_FEATURE
+    ) -> None:
         self.l2 = l2
         self.dtype, self.intercept = objective.dtype, objective.has_intercept
         N, (n_parameters, self.C) = objective.n_rows, objective.shape
@@ -95,7 +98,7 @@ class Curvature:
         )
         n_rows = LEAST_ROWS
         if self.has_moments:
-            per_feature = max(ROWS_PER_FEATURE, self.C // 2 if self.use_blocks else 0)
+            per_feature = max(rows_per_feature, self.C // 2 if self.use_blocks else 0)
             n_rows = max(per_feature * self.D, 4 * self.C, LEAST_ROWS)
         if self.use_whole:
             # A row of it costs (C - 1) D / 4 times what one costs in an evaluation.
@@ -131,7 +134,7 @@ class Curvature:
 
     # Rows of the sample ---------------------------------------------------------------------
 
-    def _choose(self, P: Floats) -> tuple[NDArray[np.intp], Doubles]:
+    def choose(self, P: Floats) -> tuple[NDArray[np.intp], Doubles]:
         """Draw rows by the size of their K_i; return their numbers, and what multiplies each."""
         size = self.sample.factors * (1 - np.einsum("ij,ij->i", P, P, dtype=np.float64))
         size = np.maximum(size, 0) * (1 + self.sample.lengths)
@@ -145,7 +148,7 @@ class Curvature:
         chosen, times = np.unique(drawn, return_counts=True)
         return chosen, self.sample.factors[chosen] * times / expected[chosen]
 
-    def _standardised(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
+    def standardised(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
         """Yield chunks of rows, centred and scaled, with a column for the intercept."""
         width = self.D + self.intercept
         sample = self.sample
@@ -162,12 +165,12 @@ class Curvature:
         (factor,) = self._factorised(*self._of_all_classes(theta))
         if factor is None:
             return None
-        return self._with_features_standardised(lambda g: _solve(factor, g))
+        return self._with_features_standardised(lambda g: solve(factor, g))
 
     def _of_all_classes(self, theta: Doubles) -> tuple[NDArray[np.intp], Doubles]:
         """Choose rows at a point; return them and their weights (n, 1) in what classes share."""
         P = self.sample.probabilities(theta)
-        chosen, factors = self._choose(P)
+        chosen, factors = self.choose(P)
         p = P[chosen]
         # The mean of the C - 1 eigenvalues of K_i that are not 0.
         size = factors * (1 - np.einsum("ij,ij->i", p, p)) / max(1, self.C - 1)
@@ -179,14 +182,14 @@ class Curvature:
         It is of the rows centred by `sample.mean` and divided by `scale`.
         """
         chosen, weights = self._of_all_classes(theta)
-        return self._products(chosen, weights)[0], float(weights.sum())
+        return self.moments(chosen, weights, self.dtype)[0], float(weights.sum())
 
     def blocks(self, theta: Doubles) -> Preconditioner | None:
         """A matrix for each rotated class."""
         P = self.sample.probabilities(theta)
-        chosen, factors = self._choose(P)
+        chosen, factors = self.choose(P)
         p = P[chosen].astype(np.float64)
-        rotation = np.linalg.eigh(_mean_K(p, factors))[1]
+        rotation = np.linalg.eigh(mean_K(p, factors))[1]
         weights = factors[:, None] * (p @ rotation**2 - (p @ rotation) ** 2)[:, 1:]
         weights = np.maximum(weights, LEAST_WEIGHT * weights.mean())
         inverses = [f for f in self._factorised(chosen, weights) if f is not None]
@@ -195,21 +198,21 @@ class Curvature:
 
         def apply(rotated: Doubles) -> None:
             for row, factor in zip(rotated, inverses, strict=True):
-                row[:] = _solve(factor, row[:, None])[:, 0]
+                row[:] = solve(factor, row[:, None])[:, 0]
 
         return self._with_classes_rotated(rotation, apply)
 
     def whole(self, theta: Doubles) -> Preconditioner | None:
         """One matrix of all parameters."""
         P = self.sample.probabilities(theta)
-        chosen, factors = self._choose(P)
+        chosen, factors = self.choose(P)
         p = P[chosen].astype(np.float64)
-        rotation = np.linalg.eigh(_mean_K(p, factors))[1]
+        rotation = np.linalg.eigh(mean_K(p, factors))[1]
         axes = rotation[:, 1:].T
         means = p @ axes.T
         n, width = len(axes), self.D + self.intercept
         matrix = np.zeros((n, width, n, width))
-        for part, a in self._standardised(chosen):
+        for part, a in self.standardised(chosen):
             wide = a.astype(np.float64)
             for i in range(n):
                 for j in range(i + 1):
@@ -219,13 +222,13 @@ class Curvature:
         for i in range(n):
             for j in range(i):
                 matrix[j, :, i] = matrix[i, :, j]
-        ridges = [self._ridge(factors @ (p @ axis**2 - (p @ axis) ** 2)) for axis in axes]
-        factor = _inverse_factor(matrix.reshape(n * width, -1), np.concatenate(ridges))
+        ridges = [self.ridge(factors @ (p @ axis**2 - (p @ axis) ** 2)) for axis in axes]
+        factor = inverse_factor(matrix.reshape(n * width, -1), np.concatenate(ridges))
         if factor is None:
             return None
 
         def apply(rotated: Doubles) -> None:
-            rotated[:] = _solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
+            rotated[:] = solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -235,14 +238,6 @@ class Curvature:
         inverse[: self.D, 0] += self.l2 * self.C / self.scale**2
         inverse = self.C / inverse
         return self._with_features_standardised(lambda g: g * inverse)
-
-    def scales(self) -> Preconditioner:
-        """Scale the features, without mixing them: each entry of a gradient keeps its sign."""
-        inverse = np.ones((self.D + self.intercept, 1))
-        sample = self.sample
-        inverse[: self.D, 0] = sample.scale**2 + sample.mean**2 + self.l2 * self.C
-        inverse = self.C / inverse
-        return lambda gradient: gradient * inverse
 
     def _with_classes_rotated(
         self, rotation: Doubles, apply: Callable[[Doubles], None]
@@ -288,24 +283,25 @@ class Curvature:
 
         a_i are the standardised rows.
         """
-        matrices = self._products(chosen, weights)
+        matrices = self.moments(chosen, weights, self.dtype)
         return [
-            _inverse_factor(M, self._ridge(weight))
+            inverse_factor(M, self.ridge(weight))
             for M, weight in zip(matrices, weights.sum(axis=0), strict=True)
         ]
 
-    def _products(self, chosen: NDArray[np.intp], weights: Doubles) -> Floats:
+    def moments(self, chosen: NDArray[np.intp], weights: Doubles, dtype: np.dtype[Any]) -> Floats:
         """Return ``sum_i w_i a_i a_i^T`` for each column w of weights."""
         width = self.D + self.intercept
-        roots = np.sqrt(weights).astype(self.dtype)
-        matrices = np.zeros((weights.shape[1], width, width), self.dtype)
-        for part, a in self._standardised(chosen):
+        roots = np.sqrt(weights).astype(dtype)
+        matrices = np.zeros((weights.shape[1], width, width), dtype)
+        for part, a in self.standardised(chosen):
+            a = a.astype(dtype, copy=False)
             for M, root in zip(matrices, roots.T, strict=True):
                 weighted = a * root[part, None]
                 M += weighted.T @ weighted
         return matrices
 
-    def _ridge(self, weight: float) -> Doubles:
+    def ridge(self, weight: float) -> Doubles:
         """The penalty's part of the diagonal, given the sum of the rows' weights.
 
         The rows outside the sample add the part of a feature that changes in none within: as it is
@@ -318,29 +314,29 @@ class Curvature:
         return ridge
 
 
-def _solve(factor: Floats, x: Doubles) -> Floats:
+def solve(factor: Floats, x: Doubles) -> Doubles:
     """Return ``factor.T @ factor @ x``, for x (n, k)."""
     return product(factor.T, product(factor, x.astype(factor.dtype)))
 
 
-def product(a: Floats, b: Floats) -> Floats:
+def product(a: Floats, b: Floats) -> Doubles:
     """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
 
     After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the
     rows that comes next, sharing a core with one of them, takes twice as long.
     """
-    result: Floats = kernels_or_default(None).linear(a, b)
+    result: Doubles = kernels_or_default(None).linear(a, b)
     return result
 
 
-def _mean_K(p: Doubles, factors: Doubles) -> Doubles:
+def mean_K(p: Doubles, factors: Doubles) -> Doubles:
     """Return the sum of the rows' K_i, each times its factor."""
     weighted = factors[:, None] * p
     K: Doubles = np.diag(weighted.sum(axis=0)) - weighted.T @ p
     return K
 
 
-def _inverse_factor(M: Floats, ridge: Doubles) -> Floats | None:
+def inverse_factor(M: Floats, ridge: Doubles) -> Floats | None:
     """Overwrite M by L^-1 for ``L L^T = M`` plus the ridge; None if M is not positive.
 
     M is brought to a diagonal of ones first, so that what is added to it for rounding's sake is

@@ -20,13 +20,15 @@ from ..arguments import (
     integer_between,
 )
 from ..datasets.blocks import Blocks
-from ..model import SoftmaxModel, as_kernels_like, check_labels, kernels_or_default
+from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
-from .blocks import blocks_objective
+from .blocks import blocks_objective, objective_of
+from .certificate import gradient_at_zero
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
 from .objective import Doubles, Objective
 from .penalised import Penalised
+from .penalties import KINDS, SparsePenalty
 from .result import FitResult
 from .standardised import Standardised
 
@@ -54,7 +56,7 @@ def fit_lbfgs(
     model : SoftmaxModel
         Changed in place.
     X : array_like, shape (N, D), or images (N, h, w, ...); `Blocks`; or an `Objective`
-        float32, float64, uint8 or CSR. Read once in each step, never copied.
+        float32, float64, float16, bfloat16, uint8, or CSR. Read once in each step, never copied.
     y : array_like, shape (N,) or (N, C)
         Labels or probabilities, as the model takes them. None for `Blocks` and objectives, which
         have them.
@@ -160,6 +162,7 @@ def minimize(
     *,
     l2: float = 0.0,
     l1: float = 0.0,
+    penalty: str = "l1",
     sample_weight: ArrayLike | None = None,
     x_scale: float = 1.0,
     tol: float = 1e-4,
@@ -173,16 +176,19 @@ def minimize(
 ) -> FitResult:
     """Minimise ``sum_i s_i loss_i + l2/2 ||W||^2 + l1 |W|_1``; b is not penalised.
 
+    Or with ``penalty="group"`` the sum of the rows' norms, ``l1 sum_j ||W_j||``.
+
     Parameters
     ----------
     X : ndarray (N, D), CSR, Blocks, or an object that keeps the protocol `Objective`
-        float32, float64 or uint8, in any layout. An objective of one's own is asked for values and
-        gradients, as `softmax_ext.solvers.objective` says; what is about rows is its business.
+        float32, float64, float16, bfloat16 or uint8, in any layout. An objective of one's own is
+        asked for values and gradients, as `softmax_ext.solvers.objective` says; what is about rows
+        is its business.
     y : ndarray, shape (N,) or (N, C); None for Blocks and objectives
         Integer labels in [0, C), -100 for a row that does not count; or floating probabilities.
     W : ndarray, shape (D, C)
         Starting point; not modified. As everywhere, X and W of float32 are computed in float32,
-        any float64 makes it float64, and uint8 X takes W's dtype.
+        any float64 makes it float64, and X of uint8 or halves takes W's dtype.
     b : ndarray, shape (C,), or None
         Starting point of the intercepts; None: there are none.
     l2, l1 : float, optional
@@ -193,9 +199,10 @@ def minimize(
         Multiplies X inside the kernels.
     tol : float, optional
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
-        larger; with l1, of its subgradient of least norm. With a preconditioner, no more than a
-        small share of the objective (in proportion to tol, at most a thousandth) may be expected
-        to be gained by further steps either.
+        larger. With a preconditioner, no more than a small share of the objective (in proportion to
+        tol, at most a thousandth) may be expected to be gained by further steps either. With l1:
+        when the duality gap is at most tol times the objective, which then is above its least value
+        by no more than that.
     max_iter : int, optional
         Most iterations.
     label_smoothing : float, optional
@@ -215,30 +222,41 @@ def minimize(
     Returns
     -------
     FitResult
-        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, gap, nit, nfev, success, status, message``.
 
     Raises
     ------
     ValueError, TypeError, IndexError
         As `fit_lbfgs`.
 
+    See Also
+    --------
+    lambda_max : The least l1 with which all weights are 0.
+
     Notes
     -----
     L-BFGS [1]_ with the line search conditions of Hager and Zhang [2]_: close to the optimum the
     objective's differences drown in rounding, those of its slope do not, and as the objective is
-    convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
+    convex the slope alone tells a good step.
 
     The first Hessian is an estimate from a sample of the rows. With up to 2048 features it is made
     of the weighted second moments of the features; of each class's own, as soon as the fit has cost
     as much as those do; and where it is small, it is the whole Hessian. With more features it is
-    made of their variances, and with l1 of the second moments of dense features by themselves.
+    made of their variances.
+
+    With l1, proximal Newton steps [3]_: coordinate descent on a quadratic model of the loss and the
+    penalty itself, and Newton's method, by conjugate gradients, on the weights that are not 0. The
+    model comes from the second moments of the features; with more than 2048, or more than rows, the
+    Hessian is applied by columns to a working set of weights. The gap holds for float64 arithmetic,
+    in which it is computed at the end also for float32 data.
 
     References
     ----------
     .. [1] J. Nocedal, S. Wright, "Numerical Optimization", 2nd ed. (2006), chapter 7.
     .. [2] W. Hager, H. Zhang, "A new conjugate gradient method with guaranteed descent and an
        efficient line search", SIAM J. Optim. 16 (2005).
-    .. [3] G. Andrew, J. Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
+    .. [3] J. Lee, Y. Sun, M. Saunders, "Proximal Newton-type methods for minimizing composite
+       functions", SIAM J. Optim. 24 (2014).
 
     Examples
     --------
@@ -251,11 +269,13 @@ def minimize(
     """
     l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
     max_iter = integer_between("max_iter", max_iter, 0)
+    _check_kind(penalty)
     losses, start = losses_and_start(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
     if checkpoint is not None:
         settings = {
-            "l2": l2, "l1": l1, "label_smoothing": label_smoothing, "x_scale": x_scale,
-            "standardize": bool(standardize), "precondition": bool(precondition),
+            "l2": l2, "l1": l1, "penalty": penalty, "label_smoothing": label_smoothing,
+            "x_scale": x_scale, "standardize": bool(standardize),
+            "precondition": bool(precondition),
         }  # fmt: skip
         log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
@@ -264,7 +284,7 @@ def minimize(
         start = scaled.from_raw(start)
         callback = None if callback is None else partial(_tell_raw, callback, scaled)
     result = minimize_penalised(
-        Penalised(losses, l2, l1),
+        Penalised(losses, l2, l1, penalty),
         start,
         tol=tol,
         max_iter=max_iter,
@@ -274,6 +294,61 @@ def minimize(
     if standardize:
         scaled.fold_into(result)
     return result
+
+
+def lambda_max(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    *,
+    penalty: str = "l1",
+    sample_weight: ArrayLike | None = None,
+    x_scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    kernels: Any = None,
+) -> float:
+    """Return the least l1 of `minimize` with which all weights are 0 at the optimum, for any l2.
+
+    It is the largest size of a part of the gradient at weights of 0 and the best intercepts there,
+    which give each class its share of the weight.
+
+    Parameters
+    ----------
+    X, y, W, b, penalty, sample_weight, x_scale, label_smoothing, kernels
+        As of `minimize`; of W and b the shapes count, not the numbers. Computed in float64.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `minimize`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_ext.solvers import lambda_max, minimize
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> data = X, np.array([0, 0, 1, 1]), np.zeros((1, 2)), np.zeros(2)
+    >>> lambda_max(*data)
+    2.0
+    >>> minimize(*data, l1=2.0).W.any(), minimize(*data, l1=1.9).W.any()
+    (np.False_, np.True_)
+    """
+    _check_kind(penalty)
+    losses, _ = losses_and_start(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
+    objective = Penalised(losses.in_float64(), 0.0)
+    gradient = gradient_at_zero(objective.loss_and_gradient, losses.shape, losses.has_intercept)
+    sizes = SparsePenalty(penalty, 1.0).sizes(gradient)
+    return float(sizes.max(initial=0)) * objective.total_weight
+
+
+def _check_kind(penalty: str) -> None:
+    if penalty not in KINDS:
+        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
 
 
 def losses_and_start(
@@ -289,7 +364,7 @@ def losses_and_start(
     """Check the data and a starting point, and make an objective and parameters of them."""
     if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
-        losses, W, b = _without_rows(X, W, b, x_scale, label_smoothing, kernels)
+        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
     else:
         losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
     parameters = [W] if b is None else [W, b]
@@ -305,11 +380,7 @@ def rows_for(
     """Return a model's data as `minimize` takes them: rows and targets, or what has both."""
     if isinstance(X, Blocks):
         _refuse_beside(X, y, sample_weight)
-        rows = blocks_objective(
-            X, model.W, model.b, classes=model.classes, x_scale=model.x_scale, label_smoothing=0.0,
-            kernels=model.kernels,
-        )  # fmt: skip
-        return rows, None
+        return objective_of(model, X), None
     if hasattr(X, "value_and_gradient"):
         return X, None
     rows = model._flatten(X)
@@ -334,7 +405,6 @@ def _of_rows(
     if N == 0:
         raise ValueError("X: no rows came, at least one was wanted")
     y = as_target(y, (N, C), (N,), "y")
-    check_labels(y, C)
     if sample_weight is not None:
         sample_weight = as_row_weights("sample_weight", sample_weight, N)
     losses = ArrayObjective(
@@ -351,7 +421,7 @@ def _of_rows(
     return losses, W, b
 
 
-def _without_rows(
+def without_rows(
     X: Any,
     W: NDArray[Any],
     b: NDArray[Any] | None,

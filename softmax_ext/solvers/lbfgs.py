@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import l1
 from .objective import Doubles, split
 from .pairs import InverseHessian
 from .penalised import Penalised
+from .proximal import minimize_sparse
 from .renewal import Renewal
 from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, STOPPED, FitResult
 
@@ -57,6 +57,8 @@ def minimize_penalised(
     precondition: bool = True,
 ) -> FitResult:
     """Minimise from a starting point; `fit.minimize` says what the arguments are."""
+    if objective.sparse is not None:
+        return minimize_sparse(objective, start, tol=tol, max_iter=max_iter, callback=callback)
     return _Fit(objective, start, tol, precondition).run(max_iter, callback)
 
 
@@ -69,7 +71,6 @@ class _Fit:
         self._objective = objective
         self._tol = tol
         self._precondition = precondition
-        self._search = l1.search if objective.l1 else search
         self._negligible = 0.0 if objective.l2 else NEGLIGIBLE_GAIN * tol
         self._nit = 0
         self._begin(objective.representable(start))
@@ -83,17 +84,13 @@ class _Fit:
         self._place(theta, value, gradient)
         self._inverse_hessian = InverseHessian(objective.losses.shape, objective.dtype)
         self._renewal: Renewal | None = None
-        if self._precondition and not objective.l1:
+        if self._precondition:
             self._renewal = Renewal(objective, self._inverse_hessian)
-        elif self._precondition and not objective.losses.is_sparse:
-            # Within an orthant a preconditioner that mixes features leads astray.
-            self._inverse_hessian.set_first(objective.curvature().scales())
         self._progress = Progress(PLAIN_PATIENCE if self._renewal is None else PATIENCE)
 
     def _place(self, theta: Doubles, value: float, gradient: Doubles) -> None:
         self._theta, self._value, self._gradient = theta, value, gradient
-        self._subgradient = self._objective.subgradient(theta, gradient)
-        self._norm = float(np.abs(self._subgradient).max())
+        self._norm = float(np.abs(gradient).max())
 
     def run(self, max_iter: int, callback: Callable[[FitResult], object] | None) -> FitResult:
         """Step until there is a reason to end."""
@@ -109,7 +106,7 @@ class _Fit:
                 break
             if self._renewal is not None:
                 self._renewal.update(self._nit, self._theta, self._value, within_tol)
-            direction = self._inverse_hessian.direction(self._subgradient)
+            direction = self._inverse_hessian.direction(self._gradient)
             reached = None
             is_end = within_tol and self._little_is_to_be_gained(direction)
             if is_end and (not self._objective.is_narrow or self._value_can_be_trusted()):
@@ -121,8 +118,8 @@ class _Fit:
             if not is_end and self._progress.goes_on(
                 self._value, self._norm, self._objective.dtype
             ):
-                reached = self._search(
-                    self._objective, self._theta, self._value, self._subgradient, direction,
+                reached = search(
+                    self._objective, self._theta, self._value, self._gradient, direction,
                     self._inverse_hessian.first_step(direction),
                 )  # fmt: skip
                 if reached is None and (self._inverse_hessian.forget() or self._drop()):
@@ -166,7 +163,7 @@ class _Fit:
         """Whether further steps would lower the objective by less than counts."""
         value = abs(self._value)
         if self._inverse_hessian.has_first:
-            promised = -float(np.vdot(self._subgradient, direction)) / 2
+            promised = -float(np.vdot(self._gradient, direction)) / 2
             if promised <= min(PROMISED_GAIN * self._tol, MOST_GAIN) * value + self._negligible:
                 return True
         if self._renewal is None or self._renewal.is_newton:
@@ -192,8 +189,8 @@ class _Fit:
         W, b = split(theta, objective.losses.has_intercept)
         return FitResult(
             W=W, b=b, fun=self._value * objective.total_weight,
-            penalty=objective.penalty(self._theta), grad_norm=self._norm, nit=self._nit,
-            nfev=objective.nfev,
+            penalty=objective.penalty(self._theta) * objective.total_weight,
+            grad_norm=self._norm, gap=None, nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip
 
 

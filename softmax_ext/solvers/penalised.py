@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import l1
 from .curvature import Curvature
 from .objective import Doubles, Objective
+from .penalties import SparsePenalty
 
 
 class Penalised:
@@ -20,9 +20,11 @@ class Penalised:
     that a step and the change of the gradient along it belong to each other.
     """
 
-    def __init__(self, losses: Objective, l2: float, l1: float) -> None:
+    def __init__(self, losses: Objective, l2: float, l1: float = 0.0, kind: str = "l1") -> None:
         self.losses = losses
-        self.l2, self.l1 = l2, l1
+        self.l2 = l2
+        #: What makes weights exactly 0, or None.
+        self.sparse = SparsePenalty(kind, l1) if l1 else None
         self.n_features = losses.shape[0] - losses.has_intercept
         #: What results are returned in; what is computed in, until `widen`.
         self.result_dtype = losses.dtype
@@ -51,33 +53,43 @@ class Penalised:
         away; of absolute values it is not the mean that is least. What is too large is infinite.
         """
         with np.errstate(all="ignore"):
-            if not self.l1:
-                theta = theta - theta.mean(axis=1, keepdims=True)
+            free = slice(None) if self.sparse is None else slice(self.n_features, None)
+            theta = theta.copy()
+            theta[free] -= theta[free].mean(axis=1, keepdims=True)
             return theta.astype(dtype or self.dtype).astype(np.float64)
 
-    def value_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
-        """Return the value, and the gradient of all but the L1 penalty."""
+    def loss_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
+        """Return the mean loss and its gradient, without penalties."""
         value, gradient_of_sum, self.total_weight = self.losses.value_and_gradient(theta)
         self.nfev += 1
-        W = theta[: self.n_features]
         # A row's gradient adds up to 0 over the classes: what does not is rounding.
         gradient = gradient_of_sum - gradient_of_sum.mean(axis=1, keepdims=True, dtype=np.float64)
+        return value / self.total_weight, gradient / self.total_weight
+
+    def value_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
+        """Return the value, and the gradient of all but the penalty with corners."""
+        value, gradient = self.loss_and_gradient(theta)
         if self.l2:
-            gradient[: self.n_features] += self.l2 * W
-        gradient /= self.total_weight
-        return (value + self.penalty(theta)) / self.total_weight, gradient
+            gradient[: self.n_features] += self.l2 / self.total_weight * theta[: self.n_features]
+        return value + self.penalty(theta), gradient
 
     def penalty(self, theta: Doubles) -> float:
-        """Return what is added to the sum of the rows' losses."""
+        """Return the penalties of the mean."""
         W = theta[: self.n_features]
         value = self.l2 / 2 * float(np.vdot(W, W)) if self.l2 else 0.0
-        return value + self.l1 * float(np.abs(W).sum()) if self.l1 else value
+        if self.sparse is not None:
+            value += self.sparse.value(W)
+        return value / self.total_weight
 
     def subgradient(self, theta: Doubles, gradient: Doubles) -> Doubles:
-        """Return the subgradient of least norm, given the gradient of all but the L1 penalty."""
-        if not self.l1:
+        """Return the subgradient of least norm, given the gradient of all but the corners."""
+        if self.sparse is None:
             return gradient
-        return l1.subgradient(theta, gradient, self.l1 / self.total_weight, self.n_features)
+        D = self.n_features
+        strength = self.sparse.strength / self.total_weight
+        result: Doubles = gradient.copy()
+        result[:D] = self.sparse.subgradient(theta[:D], gradient[:D], strength)
+        return result
 
     def curvature(self) -> Curvature:
         """Return what makes preconditioners; to be asked after the first evaluation."""

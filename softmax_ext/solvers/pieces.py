@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from ..arguments import Array, Csr, as_matrix, as_row_weights, as_target
 from ..datasets._parts import Piece
-from ..datasets.blocks import half_to_single
-from ..model import as_kernels_like, check_labels, kernels_or_default, target_of
+from ..model import as_kernels_like, kernels_or_default, target_of
 from .arrays import CHECKED_ROWS, ArrayObjective
 from .objective import Doubles, Evaluation
 from .sample import FLAT, PIECE_ELEMENTS, PIECE_ROWS, _moments, _sparse_moments
@@ -37,7 +36,7 @@ class PieceMaker(NamedTuple):
 
     def objective(self, piece: Piece) -> ArrayObjective:
         """Return a piece's objective, its labels and weights checked."""
-        X = as_kernels_like(half_to_single(piece.X))
+        X = as_kernels_like(piece.X)
         n, C = X.shape[0], self.n_classes
         if X.shape[1] != self.n_features:
             raise ValueError(
@@ -46,7 +45,6 @@ class PieceMaker(NamedTuple):
         if piece.y is None:
             raise ValueError("y: none came, labels or probabilities were wanted")
         y = as_target(target_of(piece.y, n, C, self.classes), (n, C), (n,), "y")
-        check_labels(y, C)
         weight = piece.sample_weight
         objective = ArrayObjective(
             as_matrix(X),

@@ -13,6 +13,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,17 +47,28 @@ class Reservoir:
     """Keeps rows of the highest priorities, of all that it was shown.
 
     The same rows in the same order give the same sample, however they are cut into pieces.
+
+    Parameters
+    ----------
+    n : int
+        Rows to keep at most.
+    n_rows : int, optional
+        How many will be shown, if that is known and none has a weight above 1: those of which so
+        few can be kept are then not even copied.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, n_rows: int | None = None) -> None:
         self.n = n
         self._random = np.random.Generator(np.random.PCG64(0))
         self._priorities: list[Doubles] = []
         self._weights: list[Doubles] = []
         self._rows: list[Array | Csr] = []
         self._size = 0
-        # The priority of the (n + 1)th, below which no row can be in the sample.
+        # No row of less can be in the sample: later the priority of the (n + 1)th. Of n_rows,
+        # so many have more than this that n of them are missed once in a great many data sets.
         self._least = 0.0
+        if n_rows is not None and n_rows > n:
+            self._least = n_rows / (n + 4 * math.sqrt(n))
 
     def add(self, X: Array | Csr, weight: Doubles) -> None:
         """Show it some rows."""
@@ -86,10 +98,15 @@ class Reservoir:
         """Return the sample's rows, and the weight that each stands for."""
         self._prune()
         rows, weight = self._rows[0], self._weights[0]
-        if len(weight) <= self.n:
-            return rows, weight
         kept = np.flatnonzero(self._priorities[0] > self._least)
-        return take_rows(rows, kept), np.maximum(weight[kept], self._least)
+        if len(kept) < len(weight):
+            rows, weight = take_rows(rows, kept), weight[kept]
+        return rows, np.maximum(weight, self._least)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether all rows that count are in the sample."""
+        return not self._least
 
 
 def priorities(weight: Doubles, random: np.random.Generator) -> Doubles:
@@ -126,6 +143,7 @@ class SampleOfPieces(ArraySample):
     ) -> None:
         self._moments = None if is_all else moments
         super().__init__(objective, share, n, by_length)
+        self._moments = None  # so that a sample may be sent elsewhere without the data
 
     def _measure(self, share: Doubles) -> None:
         """Find the features' means and deviations, like those of rows in memory."""

@@ -14,6 +14,8 @@ MESSAGES = {
     ROUNDED: "no further progress: rounding hides what a step would change",
     STOPPED: "the callback raised StopIteration",
 }
+#: What CONVERGED says of a fit with a duality gap.
+CERTIFIED = "the duality gap is within tol of the objective"
 
 
 class FitResult(dict[str, Any]):
@@ -31,11 +33,17 @@ class FitResult(dict[str, Any]):
         What of `fun` is the penalties'; the rest is the rows' losses.
     grad_norm : float
         Largest absolute entry of the gradient of the objective divided by the sum of the weights
-        of the rows; this is what `tol` bounds.
+        of the rows; this is what `tol` bounds. With a penalty that has corners, of the
+        subgradient of least norm, which `tol` does not bound.
+    gap : float or None
+        With such a penalty: the duality gap, in nats as `fun`. The least value of the objective is
+        `fun` less this, or more, to within rounding; `tol` bounds it as a share of `fun`. None
+        without.
     nit, nfev : int
         Iterations, and evaluations of objective and gradient, each a pass over X.
     success : bool
-        Whether `grad_norm` is at most `tol`, and little is to be gained by further steps.
+        Whether `grad_norm` is at most `tol`, and little is to be gained by further steps; or
+        whether `gap` is at most `tol` times `fun`.
     status : int
         0: converged, 1: `max_iter` iterations, 2: stopped by rounding, 3: by the callback.
     message : str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Array, Csr
+from ..arguments import Array, Csr, widened
 from .objective import Doubles, Floats
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB;
 # and for moments 2 MiB, some of which stays in the cache from one operation to the next.
-PIECE_ROWS, PIECE_ELEMENTS, MOMENTS_ELEMENTS = 1024, 1 << 20, 1 << 18
+PIECE_ROWS, PIECE_ELEMENTS, MOMENTS_ELEMENTS = 4096, 1 << 20, 1 << 18
 # The sample that only tells the scales for lengths is this part of the other.
 FIRST_PART = 4
 # Entries of a sparse X looked at together: the indices, weights and products of them are 8 MiB.
@@ -66,7 +66,7 @@ class ArraySample:
     def rows(self, chosen: NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
         """Yield some of its rows by pieces; see the protocol."""
         for part, x in self._pieces(self._rows[chosen]):
-            yield part, x * self._objective.x_scale
+            yield part, widened(x) * self._objective.x_scale
 
     def probabilities(self, theta: Doubles) -> Floats:
         """Return the probabilities of its rows' classes; see the protocol."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..datasets._parts import Piece
-from ..datasets.blocks import Blocks, half_to_single
-from ..model import IGNORED_LABEL, SoftmaxModel
+from ..datasets.blocks import Blocks
+from ..model import SoftmaxModel
 from .data import Minibatches, TrainingData
 from .run import Run
 
@@ -22,7 +22,15 @@ class BlockData:
     """
 
     def __init__(
-        self, model: SoftmaxModel, blocks: Blocks, y: Any, sample_weight: Any, batch_size: int
+        self,
+        model: SoftmaxModel,
+        blocks: Blocks,
+        y: Any,
+        *,
+        batch_size: int,
+        kernels: Any,
+        sample_weight: Any = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None:
@@ -35,6 +43,9 @@ class BlockData:
                 f"X: pieces of width {blocks.n_features} came, {D}, as W has rows, was wanted"
             )
         self._model, self._blocks, self._batch_size = model, blocks, batch_size
+        self._options = {
+            "batch_size": batch_size, "kernels": kernels, "label_smoothing": label_smoothing
+        }  # fmt: skip
         self._lengths = blocks.lengths
         self.n_rows = sum(self._lengths)
         self.n_batches = sum(self._batches_of(n) for n in self._lengths)
@@ -45,8 +56,9 @@ class BlockData:
     def _prepare(self, piece: Piece) -> TrainingData:
         if piece.y is None:
             raise ValueError("y: none came, labels or probabilities were wanted")
-        X = half_to_single(piece.X)
-        return TrainingData(self._model, X, piece.y, piece.sample_weight, self._batch_size)
+        return TrainingData(
+            self._model, piece.X, piece.y, sample_weight=piece.sample_weight, **self._options
+        )
 
     def minibatches(self, run: Run, batch_size: int, shuffle: bool) -> Minibatches:
         """Yield what is left of the running epoch: the piece, and which of its rows.
@@ -79,22 +91,18 @@ class BlockData:
                     yield piece, rows[start : start + batch_size]
                 done = 0
 
-    def score(self, model: SoftmaxModel, kernels: Any) -> tuple[float, float]:
+    def score(self, model: SoftmaxModel) -> tuple[float, float]:
         """Return the mean loss and the accuracy of a model."""
         loss = weight = 0.0
         n_correct = n_counted = 0
         with contextlib.closing(self._blocks.pieces(self._prepare)) as pieces:
             for _, _, piece in pieces:
-                target = piece.target
-                result = kernels.linear_cross_entropy_with_grad(
-                    piece.X, model.W, model.b, target, reduction="sum", x_scale=model.x_scale
-                )
-                piece.check_loss(result.loss)
+                result = piece.problem.value_and_gradient(model.W, model.b, reduction="sum")
+                piece.check_loss(float(result.loss))
                 loss += float(result.loss)
                 weight += result.total_weight
                 n_correct += result.n_correct
-                labels = target.argmax(axis=1) if target.ndim == 2 else target
-                n_counted += int(np.count_nonzero(labels != IGNORED_LABEL))
+                n_counted += piece.n_counted()
         return (
             loss / weight if weight else math.nan,
             n_correct / n_counted if n_counted else math.nan,

@@ -11,16 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import as_row_weights
-from ..model import (
-    IGNORED_LABEL,
-    SoftmaxModel,
-    accuracy_of,
-    as_kernels_like,
-    check_finite,
-    check_labels,
-    described,
-    is_blocks,
-)
+from ..foreign import problem_of
+from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, described, is_blocks
 
 if TYPE_CHECKING:
     from ..datasets.blocks import Blocks
@@ -35,17 +27,31 @@ class TrainingData:
     """Examples and labels as the kernels take them, checked against a model."""
 
     def __init__(
-        self, model: SoftmaxModel, X: Any, y: Any, sample_weight: Any, batch_size: int
+        self,
+        model: SoftmaxModel,
+        X: Any,
+        y: Any,
+        *,
+        batch_size: int,
+        kernels: Any,
+        sample_weight: Any = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.X = as_kernels_like(model._flatten(X))
         self.n_rows: int = self.X.shape[0]
         self.n_batches = -(-self.n_rows // batch_size)
         self.target = model._as_target(y, self.n_rows)
-        self.sample_weight = None
-        self._some_ignored = check_labels(self.target, model.W.shape[1])
+        weights = None
         if sample_weight is not None:
-            self.sample_weight = as_row_weights("sample_weight", sample_weight, self.n_rows)
+            weights = as_row_weights("sample_weight", sample_weight, self.n_rows)
             sample_weight = np.asarray(sample_weight)
+        #: What the kernels are asked.
+        self.problem = problem_of(
+            kernels, self.X, self.target, model.W.shape[1], sample_weight=weights,
+            label_smoothing=label_smoothing, x_scale=model.x_scale,
+        )  # fmt: skip
+        self.problem.check()
+        self._some_ignored = self.target.ndim == 1 and bool((self.target == IGNORED_LABEL).any())
         # As they were given.
         self._described = self.target, sample_weight
         self._is_checked = False
@@ -62,19 +68,19 @@ class TrainingData:
         for start in range(run.batch * batch_size, self.n_rows, batch_size):
             yield self, order[start : start + batch_size]
 
-    def score(self, model: SoftmaxModel, kernels: Any) -> tuple[float, float]:
+    def score(self, model: SoftmaxModel) -> tuple[float, float]:
         """Return the mean loss and the accuracy of a model."""
-        W, b, x_scale = model.W, model.b, model.x_scale
-        loss: float = kernels.linear_cross_entropy(self.X, W, b, self.target, x_scale=x_scale)
-        accuracy = accuracy_of(kernels.predict(self.X, W, b, x_scale=x_scale), self.target)
+        loss, n_correct = self.problem.evaluate(model.W, model.b)
         self.check_loss(loss)
-        return loss, accuracy
+        n_counted = self.n_counted()
+        return loss, n_correct / n_counted if n_counted else math.nan
 
-    def n_counted(self, rows: NDArray[np.intp]) -> int:
-        """Return how many of the rows have a label that counts."""
+    def n_counted(self, rows: NDArray[np.intp] | None = None) -> int:
+        """Return how many of the rows, or of all, have a label that counts."""
         if self._some_ignored:
-            return int(np.count_nonzero(self.target[rows] != IGNORED_LABEL))
-        return len(rows)
+            target = self.target if rows is None else self.target[rows]
+            return int(np.count_nonzero(target != IGNORED_LABEL))
+        return self.n_rows if rows is None else len(rows)
 
     def description(self) -> str:
         """Return what a resumed run recognises its data by; X itself is not read."""
@@ -82,23 +88,24 @@ class TrainingData:
         return described(values.dtype, self.X.shape, self._described)
 
 
-def training_data(
-    model: SoftmaxModel, X: Any, y: Any, sample_weight: Any, batch_size: int
-) -> TrainingData | BlockData:
-    """Check data against a model, be it in memory or in blocks."""
+def training_data(model: SoftmaxModel, X: Any, y: Any, **options: Any) -> TrainingData | BlockData:
+    """Check data against a model, be it in memory or in blocks; options as of `TrainingData`."""
     if not is_blocks(X):
-        return TrainingData(model, X, y, sample_weight, batch_size)
+        return TrainingData(model, X, y, **options)
     from .block_data import BlockData
 
-    return BlockData(model, X, y, sample_weight, batch_size)
+    return BlockData(model, X, y, **options)
 
 
 def check_validation_data(
-    model: SoftmaxModel, validation_data: tuple[ArrayLike, ArrayLike] | Blocks, batch_size: int
+    model: SoftmaxModel,
+    validation_data: tuple[ArrayLike, ArrayLike] | Blocks,
+    batch_size: int,
+    kernels: Any,
 ) -> TrainingData | BlockData:
     with naming_validation_data():
         X, y = (validation_data, None) if is_blocks(validation_data) else validation_data
-        return training_data(model, X, y, None, batch_size)
+        return training_data(model, X, y, batch_size=batch_size, kernels=kernels)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,14 +36,12 @@ class Loop:
         run: Run,
         data: TrainingData | BlockData,
         validation: TrainingData | BlockData | None,
-        kernels: Any,
         report_divergence: Callable[[HistoryRow, str], None],
     ) -> None:
         self.settings = settings
         self.run = run
         self.data = data
         self.validation = validation
-        self.kernels = kernels
         self.report_divergence = report_divergence
         self.on_batch_end, self.on_epoch_end = listeners(settings.callbacks)
         self.guard = InterruptGuard()
@@ -68,8 +66,7 @@ class Loop:
     def _run_minibatches(self) -> None:
         """Step through the epoch's minibatches, from the first that has not been done."""
         settings, run, data = self.settings, self.run, self.data
-        W, b, x_scale = run.model.W, run.model.b, run.model.x_scale
-        loss_and_gradient = self.kernels.linear_cross_entropy_with_grad
+        W, b = run.model.W, run.model.b
         batch_size, rate = settings.batch_size, settings.rate(run.epoch + 1)
         result = None
         if settings.average and not run.batch:
@@ -81,13 +78,9 @@ class Loop:
             # A run that diverges is reported once, not by NumPy in every step.
             with np.errstate(over="ignore", invalid="ignore"), contextlib.closing(minibatches):
                 for part, rows in minibatches:
-                    result = loss_and_gradient(
-                        part.X, W, b, part.target,
-                        sample_weight=part.sample_weight, x_scale=x_scale, rows=rows, out=result,
-                        label_smoothing=settings.label_smoothing,
-                    )  # fmt: skip
+                    result = part.problem.value_and_gradient(W, b, rows=rows, out=result)
                     if result.total_weight:
-                        part.check_loss(result.loss)
+                        part.check_loss(float(result.loss))
                     else:
                         _set_to_zero(result)
                     self.guard.hold()
@@ -132,7 +125,7 @@ class Loop:
         if self.validation is None:
             return math.nan, math.nan
         with naming_validation_data():
-            return self.validation.score(self.run.model, self.kernels)
+            return self.validation.score(self.run.model)
 
     def _batch_event(self) -> TrainingEvent:
         run = self.run

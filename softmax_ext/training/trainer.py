@@ -124,10 +124,10 @@ class Trainer(Settings):
         model : SoftmaxModel
             What to train, from the weights it has. (After `resume`: from those of the checkpoint.)
         X : array_like, shape (N, D) or (N, h, w, ...)
-            Examples or images: float32, float64 or uint8; other integers are converted once.
-            Or a sparse matrix (N, D) in CSR form. Or `Blocks`: each minibatch then has rows of one
-            piece. The order of the pieces (but for a callable's) and that of the rows in each are
-            drawn in every epoch.
+            Examples or images: float32, float64, float16, bfloat16 or uint8; other integers are
+            converted once. Or a sparse matrix (N, D) in CSR form. Or `Blocks`: each minibatch then
+            has rows of one piece. The order of the pieces (but for a callable's) and that of the
+            rows in each are drawn in every epoch.
         y : array_like, shape (N,) or (N, C)
             Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them. None
             for `Blocks`.
@@ -160,17 +160,20 @@ class Trainer(Settings):
         RuntimeWarning
             Once, if an epoch's loss is not finite.
         """
-        data = training_data(model, X, y, sample_weight, self.batch_size)
+        kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
+        data = training_data(
+            model, X, y, batch_size=self.batch_size, kernels=kernels, sample_weight=sample_weight,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
         if data.n_rows == 0:
             raise ValueError("X: no rows came, at least one to train on was wanted")
         validation = None
         if validation_data is not None:
-            validation = check_validation_data(model, validation_data, self.batch_size)
-        kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
+            validation = check_validation_data(model, validation_data, self.batch_size, kernels)
         run = self._begin(model, data)
         before = [p.copy() for p in parameters_of(model)] if is_blocks(X) else []
         try:
-            Loop(self, run, data, validation, kernels, self._report_divergence).run_epochs()
+            Loop(self, run, data, validation, self._report_divergence).run_epochs()
         except (ValueError, TypeError, IndexError):
             for parameter, old in zip(parameters_of(model), before, strict=False):
                 parameter[...] = old
