@@ -72,6 +72,17 @@ def test_a_tenth_is_held_out_to_choose_by():
     assert len(linear_probe.GRID) == 45
 
 
+def test_halves_are_fitted_as_they_are():
+    X, y = make_data()
+    X = np.clip(X, -1e4, 1e4).astype(np.float16)
+    wide, found = (
+        sx.probe(x, y, Cs=[0.01, 1.0], test_data=(x, y)) for x in (X.astype(np.float32), X)
+    )
+    assert found.model.W.dtype == np.float32
+    np.testing.assert_allclose(found.path.fun, wide.path.fun, rtol=1e-4)
+    assert found.test.accuracy == pytest.approx(wide.test.accuracy, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
