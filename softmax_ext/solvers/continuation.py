@@ -30,6 +30,8 @@ PROMISED_GAIN = 0.02
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
 LOSS_SHARE = 0.7
+# The first is made so many passes before they are spent: a path saves more.
+FIRST_ADVANCE = 60
 # Steps without progress that are the end, as of `lbfgs`.
 PATIENCE = 30
 
@@ -135,17 +137,20 @@ class Continuation:
             self._curvature = objective.curvature()
         curvature = self._curvature
         curvature.l2 = l2
-        if not curvature.has_moments:
-            self._inverse_hessian.set_first(curvature.diagonal())
-            return
         loss = self._value - objective.penalty(self._theta)
-        spent = (objective.nfev - self._spectrum_nfev) * objective.losses.cost
-        if self._spectrum is None or (
-            loss <= LOSS_SHARE * self._spectrum_loss and spent >= Spectrum.cost(curvature)
+        passes = (
+            objective.nfev - self._spectrum_nfev + (FIRST_ADVANCE if self._spectrum is None else 0)
+        )
+        if (
+            curvature.has_moments
+            and loss <= LOSS_SHARE * self._spectrum_loss
+            and passes * objective.losses.cost >= Spectrum.cost(curvature)
         ):
             self._spectrum = Spectrum(curvature, self._theta)
             self._spectrum_nfev, self._spectrum_loss = objective.nfev, loss
-        self._inverse_hessian.set_first(self._spectrum.preconditioner(l2))
+        self._inverse_hessian.set_first(
+            curvature.diagonal() if self._spectrum is None else self._spectrum.preconditioner(l2)
+        )
 
     def _prediction(self) -> Doubles | None:
         """Return the step to where the line through the last two optima leads."""
