@@ -106,6 +106,18 @@ def test_many_features_and_sparse_rows():
     assert path.success.all()
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_data_in_pieces(standardize):
+    X, y = make_data()
+    blocks = sx.datasets.Blocks([(X[:700], y[:700]), (X[700:], y[700:])])
+    whole, pieces = sx.SoftmaxModel.zeros(D, C), sx.SoftmaxModel.zeros(D, C)
+    right = sx.fit_path(whole, X, y, CS[::4], standardize=standardize)
+    found = sx.fit_path(pieces, blocks, None, CS[::4], standardize=standardize)
+    assert found.success.all()
+    np.testing.assert_allclose(found.fun, right.fun, rtol=1e-4)
+    np.testing.assert_allclose(pieces.predict_proba(X), whole.predict_proba(X), atol=0.01)
+
+
 def test_absolute_values():
     X, y = make_data(dtype="float64")
     path = sx.fit_path(

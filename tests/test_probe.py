@@ -169,12 +169,30 @@ def test_parts_in_files_of_their_own(run):
     assert sx.SoftmaxModel.load("probe.npz").classes.tolist() == names.tolist()
 
 
+def test_parquet_files(run):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    names = np.array([*"abcdefghijkl"])
+    X, y = make_data(names=names)
+    columns = {f"f{k}": column for k, column in enumerate(X.T)} | {"kind": y}
+    for name, rows in (("train", slice(700)), ("test", slice(700, N))):
+        table = pyarrow.table({key: values[rows] for key, values in columns.items()})
+        parquet.write_table(table, f"{name}.parquet", row_group_size=300)
+    words = ("--data", "train.parquet", "--labels", "kind")
+    words += ("--test", "test.parquet", "--test-labels", "kind")
+    status, out, _ = run(*words, *FEW, "--quiet")
+    assert status == 0
+    found = sx.probe(X[:700], y[:700], test_data=(X[700:], y[700:]), Cs=[0.0001, 0.001, 1, 100])
+    assert out == f"test accuracy {found.test.accuracy:.4f}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [
         (("--data", "none.npy"), "none.npy: neither a file, nor a folder", 1),
         (("--data", "X.npy"), "name the file of labels: --labels FILE", 1),
-        (("--data", "fashion-mnist"), "an .npy or .npz file was wanted", 1),
+        (("--data", "fashion-mnist"), "an .npy, .npz or Parquet file was wanted", 1),
         (("--data", "X.npy", "--labels", "X.npy"), "labels of shape (900, 12) came", 1),
         (("--data", "X.npy", "--labels", "y.npy", "--test-labels", "y.npy"), "--test only", 2),
         (("--data", "X.npy", "--labels", "y.npy", "--C", "-1"), "a number above 0 was wanted", 2),

@@ -336,15 +336,17 @@ def _add_probe(commands: Any) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help="features to train on, (N, D): an .npy, or an .npz with labels, and perhaps a test"
-        " part",
+        help="features to train on, (N, D): an .npy, an .npz with labels and perhaps a test"
+        " part, or Parquet files (pyarrow)",
     )
-    group.add_argument("--labels", metavar="FILE", help="their labels, for an .npy")
+    group.add_argument(
+        "--labels", metavar="FILE", help="their labels: an .npy, or Parquet's column"
+    )
     for part, use in (
         ("validation", "to choose the penalty by (default: a tenth of the rows)"),
         ("test", "to test with (default: the test part of an .npz)"),
     ):
-        group.add_argument(f"--{part}", metavar="FILE", help=f"features {use}, an .npy")
+        group.add_argument(f"--{part}", metavar="FILE", help=f"features {use}")
         group.add_argument(f"--{part}-labels", metavar="FILE", help="their labels")
     group = command.add_argument_group("protocol")
     group.add_argument(

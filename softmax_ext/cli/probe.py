@@ -15,7 +15,7 @@ from .shared import chosen_kernels, complain, name_of, say
 
 if TYPE_CHECKING:
     from ..solvers import FitResult
-    from .sources import Source
+    from .sources import Part, Source
 
 
 def probe(args: argparse.Namespace) -> int:
@@ -31,11 +31,11 @@ def _probe(args: argparse.Namespace) -> int:
 
     kernels = chosen_kernels(args)
     source = _load(args.data, args.labels, "data")
-    X, y = np.asarray(source.train.X), _labels(source, source.train.y)
+    X, y = _features(source.train), _labels(source, source.train.y)
     validation = _other(args, "validation", source)
     test = _other(args, "test", source)
     if test is None and source.test is not None:
-        test = np.asarray(source.test.X), _labels(source, source.test.y)
+        test = _features(source.test), _labels(source, source.test.y)
     # What cannot be written is told before the fits, not after them.
     target = _files.regular_target(args.model_out)
     if target is not None:
@@ -58,7 +58,7 @@ def _probe(args: argparse.Namespace) -> int:
 
     x_scale = 1 / 255 if X.dtype == np.uint8 else 1.0
     found = probe(
-        X.reshape(len(X), -1), y, validation_data=validation, test_data=test, Cs=args.C,
+        X, y, validation_data=validation, test_data=test, Cs=args.C,
         standardize=not args.no_standardize, scoring=args.scoring, x_scale=x_scale, tol=args.tol,
         max_iter=args.max_iter, callback=tell, kernels=kernels,
     )  # fmt: skip
@@ -93,11 +93,21 @@ def _report(args: argparse.Namespace, found: Any) -> None:
 
 
 def _load(data: str, labels: str | None, option: str) -> Source:
-    from .sources import NAMES, load_source
+    from .sources import NAMES, is_parquet, load_source
 
-    if data in NAMES or os.path.isdir(data):
-        raise ValueError(f"--{option}: {data} came, an .npy or .npz file was wanted")
+    if data in NAMES or (os.path.isdir(data) and not is_parquet(data)):
+        raise ValueError(f"--{option}: {data} came, an .npy, .npz or Parquet file was wanted")
     return load_source(data, labels=labels)
+
+
+def _features(part: Part) -> Any:
+    """The features of a part, (N, D); those of Parquet files are read now."""
+    from ..datasets import Blocks
+
+    X = part.X
+    if isinstance(X, Blocks):
+        X = np.concatenate([np.asarray(piece.X) for piece in X])
+    return X.reshape(len(X), -1)
 
 
 def _labels(source: Source, indices: Any) -> Any:
@@ -113,5 +123,4 @@ def _other(args: argparse.Namespace, part: str, training: Source) -> tuple[Any, 
         return None
     source = _load(data, labels, part)
     indices = source.indices_for(source.train, training.class_names)
-    X = np.asarray(source.train.X)
-    return X.reshape(len(X), -1), _labels(training, indices)
+    return _features(source.train), _labels(training, indices)
