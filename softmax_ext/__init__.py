@@ -18,6 +18,7 @@ from .threads import get_num_threads, num_threads, set_num_threads
 if TYPE_CHECKING:
     from .config import show_config
     from .datasets import Blocks
+    from .linear_probe import ProbeResult, probe
     from .model import SoftmaxModel
     from .solvers import FitResult, PathResult, fit_lbfgs, fit_path
     from .training import (
@@ -55,6 +56,7 @@ _LAZY = {
     "FitResult": "solvers",
     "History": "training",
     "PathResult": "solvers",
+    "ProbeResult": "linear_probe",
     "HistoryRow": "training",
     "SoftmaxModel": "model",
     "StopTraining": "training",
@@ -63,6 +65,7 @@ _LAZY = {
     "TrainingInterrupted": "training",
     "fit_lbfgs": "solvers",
     "fit_path": "solvers",
+    "probe": "linear_probe",
     "show_config": "config",
 }
 
@@ -78,6 +81,7 @@ __all__ = [
     "LinearCrossEntropyResult",
     "ModelFormatError",
     "PathResult",
+    "ProbeResult",
     "SoftmaxModel",
     "StopTraining",
     "Trainer",
@@ -102,6 +106,7 @@ __all__ = [
     "num_threads",
     "predict",
     "predict_proba",
+    "probe",
     "set_num_threads",
     "show_config",
     "softmax",

@@ -597,6 +597,15 @@ def test_fits_are_compared(tmp_path):
     assert (tmp_path / "fit-1-smoke.png").read_bytes().startswith(PNG)
 
 
+def test_paths_are_measured_and_checked():
+    done = run(BENCH / "path.py", "embeddings", "--smoke", "--check", 2)
+    assert done.returncode == 0, done.stderr
+    assert "not converged: 0" in done.stdout
+    gaps = re.findall(r"gap (-?[0-9.e+-]+) \(", done.stdout)
+    assert len(gaps) == 3
+    assert all(abs(float(gap)) < 1e-4 for gap in gaps)
+
+
 def test_an_unknown_problem_is_refused(tmp_path):
     done = run(BENCH / "fit.py", "--only", "no-such", "--out", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

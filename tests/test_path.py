@@ -10,7 +10,7 @@ from softmax_ext.solvers import minimize
 from softmax_ext.solvers.curvature import Curvature
 from softmax_ext.solvers.spectrum import Spectrum
 
-D, C = 30, 5
+D, C = 60, 6
 CS = np.logspace(-5, 3, 17)
 
 
@@ -75,16 +75,23 @@ def test_a_path_costs_a_few_fits():
 def test_separable_data_and_no_intercept():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 200)
-    X = (rng.normal(size=(200, 50)) + 3 * (y[:, None] == np.arange(50))).astype(np.float32)
-    model = sx.SoftmaxModel(np.zeros((50, 3), np.float32), None)
+    X = (rng.normal(size=(200, 150)) + 3 * (y[:, None] == np.arange(150))).astype(np.float32)
+    model = sx.SoftmaxModel(np.zeros((150, 3), np.float32), None)
     path = sx.fit_path(model, X, y, CS)
     assert path.b is None
     for k in (0, 8, 16):
-        W = np.zeros((50, 3))
+        W = np.zeros((150, 3))
         right = minimize(X.astype(float), y, W, None, l2=1 / CS[k], tol=1e-10, max_iter=5000)
         gap = path.fun[k] / right.fun - 1
         assert -1e-6 < gap < (1e-3 if path.success[k] else 1)
     assert path.success.all()
+
+
+def test_a_small_path_is_of_newtons_steps():
+    X, y = make_data(d=6, c=3, dtype="float64")
+    path = sx.fit_path(sx.SoftmaxModel.zeros(6, 3, dtype="float64"), X, y, CS)
+    require_optima(path, X, y)
+    assert (path.nit <= 8).all()
 
 
 def test_many_features_and_sparse_rows():
@@ -97,6 +104,18 @@ def test_many_features_and_sparse_rows():
     for C, fun in zip(path.Cs, path.fun, strict=True):
         assert fun / optimum(X, y, C).fun - 1 < 1e-4
     assert path.success.all()
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_data_in_pieces(standardize):
+    X, y = make_data()
+    blocks = sx.datasets.Blocks([(X[:700], y[:700]), (X[700:], y[700:])])
+    whole, pieces = sx.SoftmaxModel.zeros(D, C), sx.SoftmaxModel.zeros(D, C)
+    right = sx.fit_path(whole, X, y, CS[::4], standardize=standardize)
+    found = sx.fit_path(pieces, blocks, None, CS[::4], standardize=standardize)
+    assert found.success.all()
+    np.testing.assert_allclose(found.fun, right.fun, rtol=1e-4)
+    np.testing.assert_allclose(pieces.predict_proba(X), whole.predict_proba(X), atol=0.01)
 
 
 def test_absolute_values():
@@ -113,7 +132,11 @@ def test_absolute_values():
 
 def test_the_best_by_each_score_is_chosen():
     X, y = make_data()
-    seen = []
+    seen, penalties = [], {}
+
+    def note(result):
+        seen.append((result.C, result.score))
+        penalties[result.C] = result.penalty
 
     def brier(model, X, y):
         return -float(np.square(model.predict_proba(X) - np.eye(C)[y]).sum(axis=1).mean())
@@ -122,7 +145,7 @@ def test_the_best_by_each_score_is_chosen():
         model = sx.SoftmaxModel.zeros(D, C)
         path = sx.fit_path(
             model, X[:500], y[:500], CS[::-1], validation_data=(X[500:], y[500:]),
-            scoring=scoring, callback=lambda r: seen.append((r.C, r.score)),
+            scoring=scoring, callback=note,
         )  # fmt: skip
         np.testing.assert_array_equal(path.Cs, CS)
         by = {"loss": model.loss, "accuracy": model.accuracy}
@@ -132,6 +155,12 @@ def test_the_best_by_each_score_is_chosen():
         assert path.best == int(np.flatnonzero(path.scores == best)[0])
         np.testing.assert_array_equal(model.W, path.W[path.best])
         assert 0 < path.best < len(CS) - 1
+        for k in (0, -1):
+            one, C_ = path.W[k].astype(np.float64), path.Cs[k]
+            total = sx.linear_cross_entropy(X[:500], path.W[k], path.b[k], y[:500], reduction="sum")
+            penalty = np.square(one).sum() / (2 * C_)
+            assert path.fun[k] == pytest.approx(total + penalty, rel=1e-5)
+            assert penalties[C_] == pytest.approx(penalty, rel=1e-5)
     assert [C for C, _ in seen] == [*CS] * 3
     assert [score for _, score in seen[-len(CS) :]] == path.scores.tolist()
 

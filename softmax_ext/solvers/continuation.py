@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .curvature import Curvature
+from .curvature import MOST_WHOLE, Curvature
 from .lbfgs import TRUSTED_LOSS, Progress, minimize_penalised, search
 from .objective import Doubles, Objective, split
 from .pairs import MEMORY, InverseHessian
@@ -30,6 +30,8 @@ PROMISED_GAIN = 0.02
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
 LOSS_SHARE = 0.7
+# The first is made so many passes before they are spent: a path saves more.
+FIRST_ADVANCE = 60
 # Steps without progress that are the end, as of `lbfgs`.
 PATIENCE = 30
 
@@ -44,12 +46,16 @@ def follow(
 ) -> Iterator[FitResult]:
     """Yield the optimum for each pair of penalties, l2 and l1, from the first to the last.
 
-    `fit.minimize` says what the arguments are, and `nfev` is of the one penalty.
+    `fit.minimize` says what the arguments are, and `nfev` is of the one penalty. With l1, without
+    any penalty, and for so few parameters that a fit is a few steps of Newton's method, each is a
+    fit of its own that begins at the optimum before it.
     """
+    n_parameters, C = losses.shape
+    is_small = (C - 1) * n_parameters <= MOST_WHOLE
     continuation: Continuation | None = None
     theta = start
     for l2, l1 in penalties:
-        if l1:
+        if l1 or not l2 or is_small:
             result = minimize_penalised(
                 Penalised(losses, l2, l1), theta, tol=tol, max_iter=max_iter
             )
@@ -131,17 +137,20 @@ class Continuation:
             self._curvature = objective.curvature()
         curvature = self._curvature
         curvature.l2 = l2
-        if not curvature.has_moments:
-            self._inverse_hessian.set_first(curvature.diagonal())
-            return
-        loss = self._value - objective.penalty(self._theta) / objective.total_weight
-        spent = (objective.nfev - self._spectrum_nfev) * objective.losses.cost
-        if self._spectrum is None or (
-            loss <= LOSS_SHARE * self._spectrum_loss and spent >= Spectrum.cost(curvature)
+        loss = self._value - objective.penalty(self._theta)
+        passes = (
+            objective.nfev - self._spectrum_nfev + (FIRST_ADVANCE if self._spectrum is None else 0)
+        )
+        if (
+            curvature.has_moments
+            and loss <= LOSS_SHARE * self._spectrum_loss
+            and passes * objective.losses.cost >= Spectrum.cost(curvature)
         ):
             self._spectrum = Spectrum(curvature, self._theta)
             self._spectrum_nfev, self._spectrum_loss = objective.nfev, loss
-        self._inverse_hessian.set_first(self._spectrum.preconditioner(l2))
+        self._inverse_hessian.set_first(
+            curvature.diagonal() if self._spectrum is None else self._spectrum.preconditioner(l2)
+        )
 
     def _prediction(self) -> Doubles | None:
         """Return the step to where the line through the last two optima leads."""
@@ -192,6 +201,7 @@ class Continuation:
         nfev, self._nfev = objective.nfev - self._nfev, objective.nfev
         return FitResult(
             W=W, b=b, fun=self._value * objective.total_weight,
-            penalty=objective.penalty(self._theta), grad_norm=self._norm, nit=nit, nfev=nfev,
+            penalty=objective.penalty(self._theta) * objective.total_weight,
+            grad_norm=self._norm, nit=nit, nfev=nfev,
             success=status == CONVERGED, status=status, message=MESSAGES[status],
         )  # fmt: skip

@@ -36,10 +36,11 @@ class Spectrum:
         A = M[:D, :D]
         if curvature.intercept:
             # Features centred by these weights have nothing to do with the intercept.
-            mean = M[:D, D] / M[D, D]
-            A = A - M[D, D] * np.outer(mean, mean)
+            # 0 where every row is sure of its class: then nothing is known of the intercept.
+            self._weight = float(M[D, D]) or 1.0
+            mean = M[:D, D] / self._weight
+            A = A - self._weight * np.outer(mean, mean)
             self._mean = curvature.sample.mean + mean * scale
-            self._weight = float(M[D, D])
         A.flat[:: D + 1] += weight * curvature.sample.unseen
         eigenvalues, vectors = np.linalg.eigh(A * scale * scale[:, None])
         self._eigenvalues = np.maximum(eigenvalues, FLOORS[curvature.dtype] * eigenvalues[-1])
