@@ -53,9 +53,7 @@ class Moments:
             objective.losses, objective.l2 / objective.total_weight, ROWS_PER_FEATURE
         )
         sample = self.curvature.sample
-        self.standard = Standard(
-            sample.mean, self.curvature.scale, objective.losses.has_intercept
-        )
+        self.standard = Standard(sample.mean, self.curvature.scale, objective.losses.has_intercept)
         # Steps, changes of the gradient, and the model's Hessian times the steps.
         self._pairs: list[tuple[Doubles, Doubles, Doubles]] = []
         #: What the model is made of, once it is: axes (C, R) and moments (R or 1, w, w).
@@ -177,7 +175,7 @@ class Moments:
                 break
         result = standard.back(X)
         # Exactly where it was, where nothing moved.
-        same = X == start
+        same = start == X
         D = len(standard.scale)
         result[:D][same[:D]] = theta[:D][same[:D]]
         return result

@@ -144,7 +144,9 @@ class SupportNewton:
                     if c == e:
                         weights += p[part, c] * factors[part]
                     weighted = a[:, of_c] * weights.astype(a.dtype)[:, None]
-                    H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]] += weighted.T @ a[:, features[e]]
+                    H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]] += (
+                        weighted.T @ a[:, features[e]]
+                    )
         H = np.tril(H)
         H += np.tril(H, -1).T
         places = np.concatenate(features), np.repeat(np.arange(len(features)), np.diff(ends))
