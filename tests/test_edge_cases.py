@@ -40,7 +40,8 @@ from problems import (
 )
 from tolerances import eps
 
-from softmax_ext import _kernels, ops, problem, reference
+from softmax_ext import _kernels, problem, reference
+from softmax_ext.ops import cross_entropy
 
 INF, NAN = np.inf, np.nan
 SOFTMAX_LIKE = ["softmax", "log_softmax"]
@@ -1014,7 +1015,7 @@ def test_case_077_a_label_that_changes_after_the_check(compiled, c, form, monkey
 
     for wrong in (c, -1):
         target[66] = 0
-        for module in (ops, problem):
+        for module in (cross_entropy, problem):
             monkeypatch.setattr(module, "_kernels", Meddling(wrong))
         with pytest.raises(IndexError, match="at row 66 changed during the call"):
             call()
@@ -1661,3 +1662,11 @@ def test_infinite_weights_as_pytorch_defines_them(kernels, way):
         np.testing.assert_allclose(gradient, [p - [1, 0, 0]], 1e-12)
     # The mean divides infinity by infinity.
     assert np.isnan(cross_entropy_by(kernels, way, [[1.0, 2, 3]], np.array([2]), weight=weight)[0])
+
+
+def test_predictions_want_a_class(kernels):
+    X, W = np.ones((3, 2)), np.ones((2, 0))
+    for predict in (kernels.predict, kernels.predict_proba):
+        with pytest.raises(ValueError, match=r"W: shape \(2, 0\) came, .* was wanted"):
+            predict(X, W)
+    assert kernels.linear(X, W).shape == (3, 0)

@@ -64,9 +64,9 @@ def _train(args: argparse.Namespace) -> int:
     for path in (args.model_out, checkpoint):
         target = _files.regular_target(path)
         if target is not None:
-            _make_folder(os.path.dirname(target))
+            make_folder(os.path.dirname(target))
     if args.report is not None:
-        _make_folder(args.report)
+        make_folder(args.report)
 
     listeners = [] if args.quiet else [make_progress()]
     if args.solver == "lbfgs":
@@ -112,7 +112,7 @@ def _checkpoint_beside(model_file: str) -> str:
     return name + CHECKPOINT
 
 
-def _make_folder(path: str) -> None:
+def make_folder(path: str) -> None:
     """Make a folder, where it is missing, and see whether files can be written there."""
     import tempfile
 

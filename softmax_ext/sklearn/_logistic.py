@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, TypeAlias
 
@@ -57,7 +58,8 @@ class LogisticRegression(ScikitLearns):
         scikit-learn.
     tol : float, optional
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
-        larger, as in scikit-learn's "lbfgs".
+        larger, as in scikit-learn's "lbfgs"; with an L1 part, when the duality gap is at most this
+        share of the objective.
     max_iter : int, optional
         Most iterations. A `ConvergenceWarning` tells that they did not suffice, or what else ended
         the fit above `tol`, unless it was a callback.
@@ -81,6 +83,8 @@ class LogisticRegression(ScikitLearns):
         The labels, sorted.
     n_iter_ : ndarray, shape (1,)
         Iterations made.
+    dual_gap_ : float
+        With an L1 part only: the objective is above its least value by no more than this, in nats.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -306,6 +310,9 @@ class LogisticRegression(ScikitLearns):
         """Return the optimal W and b; warn if they were not reached."""
         W, b = self._start(X, go_on=self.warm_start)
         l2, l1 = penalties
+        is_grouped = getattr(self, "penalty", None) == "group"
+        if is_grouped and W.shape[1] == 2:
+            l1 *= math.sqrt(2)  # the norm of -w/2 and w/2 is |w| divided by that
         if task is not None:
             task.begin_step(W, b)
             listeners = [*listeners, task]
@@ -321,6 +328,7 @@ class LogisticRegression(ScikitLearns):
             b,
             l2=2 * l2 if W.shape[1] == 2 else l2,
             l1=l1,
+            penalty="group" if is_grouped else "l1",
             sample_weight=weight,
             x_scale=self._x_scale,
             tol=self.tol,
@@ -336,6 +344,9 @@ class LogisticRegression(ScikitLearns):
             total_weight = X.shape[0] if weight is None else weight.sum()
             self._warn_of_no_convergence(result, result.fun / total_weight)
         self.n_iter_ = np.array([result.nit], np.int32)
+        self.__dict__.pop("dual_gap_", None)
+        if result.gap is not None:
+            self.dual_gap_ = result.gap
         return result.W, result.b
 
     def _warn_of_no_convergence(self, result: FitResult, loss: float) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
+from ._scikit_learn import LogisticRegression as ScikitLearns
+
+_PENALTIES = ScikitLearns._parameter_constraints["penalty"]
 
 
 class SoftmaxParameters(LogisticRegression):
@@ -20,6 +23,7 @@ class SoftmaxParameters(LogisticRegression):
     _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
         **LogisticRegression._parameter_constraints,
         "solver": [StrOptions({*SOLVERS, "sgd"})],
+        "penalty": [StrOptions({*_PENALTIES[0].options, "group"}), *_PENALTIES[1:]],
         "x_scale": [Interval(Real, None, None, closed="neither")],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],

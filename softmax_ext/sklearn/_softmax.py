@@ -35,7 +35,12 @@ class SoftmaxRegression(SoftmaxParameters):
 
     Parameters
     ----------
-    penalty, C, l1_ratio, dual, tol, fit_intercept, intercept_scaling, class_weight, max_iter, \
+    penalty : str or None, optional
+        As of `LogisticRegression`, or "group": ``1 / C`` times the sum over the features of the
+        norm of their coefficients takes the place of ``|coef|_1``, so that a feature is in the
+        model for all classes or for none. With an `l1_ratio` between 0 and 1 a part of it, and an
+        L2 penalty for the rest. For every solver but "liblinear" and "sgd".
+    C, l1_ratio, dual, tol, fit_intercept, intercept_scaling, class_weight, max_iter, \
     warm_start, n_jobs, standardize
         As of `LogisticRegression`.
     solver : str, optional
@@ -148,6 +153,8 @@ class SoftmaxRegression(SoftmaxParameters):
             As `LogisticRegression.fit`; and if gradient descent diverges.
         """
         self.__dict__.pop("_run", None)
+        if self.penalty == "group" and self.solver in ("liblinear", "sgd"):
+            raise ValueError(f"Solver {self.solver} supports no penalty='group'.")
         if self.solver == "liblinear":
             if self.x_scale != 1 or self.label_smoothing or self.early_stopping or self.callbacks:
                 raise ValueError(

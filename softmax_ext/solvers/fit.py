@@ -23,11 +23,12 @@ from ..datasets.blocks import Blocks
 from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
 from .arrays import ArrayObjective
 from .blocks import blocks_objective, objective_of
+from .certificate import gradient_at_zero
 from .evaluation_log import EvaluationLog, LoggedObjective
 from .lbfgs import minimize_penalised
-from .objective import Objective
+from .objective import Doubles, Objective
 from .penalised import Penalised
-from .penalties import KINDS
+from .penalties import KINDS, SparsePenalty
 from .result import FitResult
 from .standardised import Standardised
 
@@ -115,16 +116,7 @@ def fit_lbfgs(
     """
     if not (as_number("C", C) > 0):
         raise ValueError(f"C: {C} came, a number above 0 was wanted")
-    rows: Any
-    target: NDArray[Any] | None = None
-    if isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
-        rows = objective_of(model, X)
-    elif hasattr(X, "value_and_gradient"):
-        rows = X
-    else:
-        rows = model._flatten(X)
-        target = model._as_target(y, rows.shape[0])
+    rows, target = rows_for(model, X, y, sample_weight)
     last: FitResult | None = None
 
     def remember(state: FitResult) -> None:
@@ -184,6 +176,8 @@ def minimize(
 ) -> FitResult:
     """Minimise ``sum_i s_i loss_i + l2/2 ||W||^2 + l1 |W|_1``; b is not penalised.
 
+    Or with ``penalty="group"`` the sum of the rows' norms, ``l1 sum_j ||W_j||``.
+
     Parameters
     ----------
     X : ndarray (N, D), CSR, Blocks, or an object that keeps the protocol `Objective`
@@ -205,9 +199,10 @@ def minimize(
         Multiplies X inside the kernels.
     tol : float, optional
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
-        larger; with l1, of its subgradient of least norm. With a preconditioner, no more than a
-        small share of the objective (in proportion to tol, at most a thousandth) may be expected
-        to be gained by further steps either.
+        larger. With a preconditioner, no more than a small share of the objective (in proportion to
+        tol, at most a thousandth) may be expected to be gained by further steps either. With l1:
+        when the duality gap is at most tol times the objective, which then is above its least value
+        by no more than that.
     max_iter : int, optional
         Most iterations.
     label_smoothing : float, optional
@@ -227,30 +222,41 @@ def minimize(
     Returns
     -------
     FitResult
-        ``W, b, fun, penalty, grad_norm, nit, nfev, success, status, message``.
+        ``W, b, fun, penalty, grad_norm, gap, nit, nfev, success, status, message``.
 
     Raises
     ------
     ValueError, TypeError, IndexError
         As `fit_lbfgs`.
 
+    See Also
+    --------
+    lambda_max : The least l1 with which all weights are 0.
+
     Notes
     -----
     L-BFGS [1]_ with the line search conditions of Hager and Zhang [2]_: close to the optimum the
     objective's differences drown in rounding, those of its slope do not, and as the objective is
-    convex the slope alone tells a good step. With l1, steps stay within an orthant [3]_.
+    convex the slope alone tells a good step.
 
     The first Hessian is an estimate from a sample of the rows. With up to 2048 features it is made
     of the weighted second moments of the features; of each class's own, as soon as the fit has cost
     as much as those do; and where it is small, it is the whole Hessian. With more features it is
-    made of their variances, and with l1 of the second moments of dense features by themselves.
+    made of their variances.
+
+    With l1, proximal Newton steps [3]_: coordinate descent on a quadratic model of the loss and the
+    penalty itself, and Newton's method, by conjugate gradients, on the weights that are not 0. The
+    model comes from the second moments of the features; with more than 2048, or more than rows, the
+    Hessian is applied by columns to a working set of weights. The gap holds for float64 arithmetic,
+    in which it is computed at the end also for float32 data.
 
     References
     ----------
     .. [1] J. Nocedal, S. Wright, "Numerical Optimization", 2nd ed. (2006), chapter 7.
     .. [2] W. Hager, H. Zhang, "A new conjugate gradient method with guaranteed descent and an
        efficient line search", SIAM J. Optim. 16 (2005).
-    .. [3] G. Andrew, J. Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
+    .. [3] J. Lee, Y. Sun, M. Saunders, "Proximal Newton-type methods for minimizing composite
+       functions", SIAM J. Optim. 24 (2014).
 
     Examples
     --------
@@ -263,22 +269,13 @@ def minimize(
     """
     l2, l1, tol = finite_from_0("l2", l2), finite_from_0("l1", l1), finite_from_0("tol", tol)
     max_iter = integer_between("max_iter", max_iter, 0)
-    if penalty not in KINDS:
-        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
-    if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
-        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
-    else:
-        losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
-    parameters = [W] if b is None else [W, b]
-    for name, values in zip("Wb", parameters, strict=False):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
-    start = np.vstack(parameters).astype(np.float64)
+    _check_kind(penalty)
+    losses, start = losses_and_start(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
     if checkpoint is not None:
         settings = {
             "l2": l2, "l1": l1, "penalty": penalty, "label_smoothing": label_smoothing,
-            "x_scale": x_scale, "standardize": bool(standardize), "precondition": bool(precondition),
+            "x_scale": x_scale, "standardize": bool(standardize),
+            "precondition": bool(precondition),
         }  # fmt: skip
         log = EvaluationLog(checkpoint, losses, start, settings)
         losses, start = LoggedObjective(losses, log), log.start
@@ -297,6 +294,97 @@ def minimize(
     if standardize:
         scaled.fold_into(result)
     return result
+
+
+def lambda_max(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    *,
+    penalty: str = "l1",
+    sample_weight: ArrayLike | None = None,
+    x_scale: float = 1.0,
+    label_smoothing: float = 0.0,
+    kernels: Any = None,
+) -> float:
+    """Return the least l1 of `minimize` with which all weights are 0 at the optimum, for any l2.
+
+    It is the largest size of a part of the gradient at weights of 0 and the best intercepts there,
+    which give each class its share of the weight.
+
+    Parameters
+    ----------
+    X, y, W, b, penalty, sample_weight, x_scale, label_smoothing, kernels
+        As of `minimize`; of W and b the shapes count, not the numbers. Computed in float64.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `minimize`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_ext.solvers import lambda_max, minimize
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> data = X, np.array([0, 0, 1, 1]), np.zeros((1, 2)), np.zeros(2)
+    >>> lambda_max(*data)
+    2.0
+    >>> minimize(*data, l1=2.0).W.any(), minimize(*data, l1=1.9).W.any()
+    (np.False_, np.True_)
+    """
+    _check_kind(penalty)
+    losses, _ = losses_and_start(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
+    objective = Penalised(losses.in_float64(), 0.0)
+    gradient = gradient_at_zero(objective.loss_and_gradient, losses.shape, losses.has_intercept)
+    sizes = SparsePenalty(penalty, 1.0).sizes(gradient)
+    return float(sizes.max(initial=0)) * objective.total_weight
+
+
+def _check_kind(penalty: str) -> None:
+    if penalty not in KINDS:
+        raise ValueError(f"penalty: {penalty!r} came, one of {', '.join(KINDS)} was wanted")
+
+
+def losses_and_start(
+    X: Any,
+    y: Any,
+    W: NDArray[Any],
+    b: NDArray[Any] | None,
+    sample_weight: ArrayLike | None,
+    x_scale: float,
+    label_smoothing: float,
+    kernels: Any,
+) -> tuple[Objective, Doubles]:
+    """Check the data and a starting point, and make an objective and parameters of them."""
+    if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
+        _refuse_beside(X, y, sample_weight)
+        losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
+    else:
+        losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
+    parameters = [W] if b is None else [W, b]
+    for name, values in zip("Wb", parameters, strict=False):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: NaN or infinite elements came, finite ones were wanted")
+    return losses, np.vstack(parameters).astype(np.float64)
+
+
+def rows_for(
+    model: SoftmaxModel, X: Any, y: Any, sample_weight: Any
+) -> tuple[Any, NDArray[Any] | None]:
+    """Return a model's data as `minimize` takes them: rows and targets, or what has both."""
+    if isinstance(X, Blocks):
+        _refuse_beside(X, y, sample_weight)
+        return objective_of(model, X), None
+    if hasattr(X, "value_and_gradient"):
+        return X, None
+    rows = model._flatten(X)
+    return rows, model._as_target(y, rows.shape[0])
 
 
 def _of_rows(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _descent
-from .curvature import MOST_BYTES, Curvature, mean_K
+from .curvature import MOST_BYTES, Curvature, mean_K, product
 from .objective import Doubles, Floats
 from .penalised import Penalised
 from .standard import Standard
@@ -98,12 +98,14 @@ class Moments:
 
     def times(self, v: Doubles) -> Doubles:
         """Return the model's Hessian, without corrections, times a standardised direction."""
-        rotated = np.ascontiguousarray((v @ self.axes).T) * self.factors[:, None]
         if not self.curvature.has_moments:
             result: Doubles = np.einsum("jce,je->jc", self._blocks, v)
             return result
-        narrow = rotated.astype(self._dtype)[:, :, None]
-        return np.matmul(self.moments, narrow)[:, :, 0].astype(np.float64).T @ self.axes.T
+        rotated = ((v @ self.axes) * self.factors).astype(self._dtype)
+        if len(self.moments) == 1:
+            return product(self.moments[0], rotated) @ self.axes.T
+        columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
+        return np.hstack(columns) @ self.axes.T
 
     def add(self, step: Doubles, change: Doubles) -> None:
         """Remember a step and the change of the smooth part's gradient without the L2 penalty."""
