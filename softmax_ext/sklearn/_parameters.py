@@ -10,7 +10,6 @@ import numpy as np
 
 from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
-from ._scikit_learn import LogisticRegression as ScikitLearns
 
 _PENALTIES = LogisticRegression._parameter_constraints["penalty"]
 

@@ -94,7 +94,7 @@ class ColumnModel:
             first = first if i else gained
             if gained <= SHARE * first:
                 break
-        result = theta.copy()
+        result: Doubles = theta.copy()
         result[places] = X
         return result
 
