@@ -206,7 +206,8 @@ class NpyRows:
                 "the file has changed since it was opened, the same content in each pass was wanted"
             )
         if self._memory_map or not self._by_rows:
-            array: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)[start:stop]
+            mapped: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)
+            array = mapped[start:stop]
             if not self._memory_map:
                 return np.array(array)
             self._fetch(array)
@@ -222,7 +223,8 @@ class NpyRows:
                 if not n:
                     raise DataFormatError(f"the file ends before row {stop}")
                 at += n
-        return values.view(self._dtype).reshape(stop - start, *self.shape[1:])
+        result: NDArray[Any] = values.view(self._dtype).reshape(stop - start, *self.shape[1:])
+        return result
 
     def _fetch(self, array: NDArray[Any]) -> None:
         """Tell the system that these rows are wanted next."""
