@@ -13,7 +13,7 @@ import softmax_ext as sx
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
 
-from softmax_ext.dask import LogisticRegression, fit_lbfgs  # noqa: E402
+from softmax_ext.dask import LogisticRegression, fit_lbfgs, fit_path  # noqa: E402
 
 N, D, C = 2000, 15, 4
 SIZES = (700, 0, 300, 1000)
@@ -148,6 +148,16 @@ def test_data_frames():
     np.testing.assert_array_equal(predicted, estimator.model_.predict(X))
     score = estimator.score(table[features], table["label"])
     assert score == np.mean(predicted == frame["label"].to_numpy())
+
+
+def test_path():
+    X, y = problem(np.float64)
+    Cs = [1e-3, 1e-2, 0.1]
+    ours, theirs = (sx.SoftmaxModel.zeros(D, C, dtype=np.float64) for _ in range(2))
+    found = fit_path(ours, chunked(X), chunked(y), Cs, tol=1e-7)
+    whole = sx.fit_path(theirs, X, y, Cs, tol=1e-7)
+    np.testing.assert_allclose(found.fun, whole.fun, rtol=1e-8)
+    np.testing.assert_allclose(ours.W, theirs.W, atol=1e-5)
 
 
 def test_refusals():

@@ -1,8 +1,8 @@
 """Softmax regression on Dask arrays and data frames, on one machine or on many.
 
-``LogisticRegression`` for those who know scikit-learn's, and `fit_lbfgs` for a `SoftmaxModel`. Each
-evaluation of loss and gradient is one task for each chunk; the parameters go to each worker once,
-what comes back is a gradient, and nothing that has a row for each example leaves the workers.
+``LogisticRegression`` for those who know scikit-learn's, `fit_lbfgs` and `fit_path` for a model.
+Each evaluation of loss and gradient is one task for each chunk; the parameters go to each worker
+once, what comes back is a gradient, and nothing that has a row for each example leaves the workers.
 
 Sums are added up in the order of the chunks: on one worker, on many, and after one has died, the
 bits are the same, as long as the workers' processors have the same instruction sets. They depend on
@@ -18,6 +18,6 @@ threads that it has for itself: one thread, unless the worker has more of
 # First, for its error where Dask is missing.
 from . import _chunks  # isort: skip  # noqa: F401
 from ._estimator import LogisticRegression
-from ._fit import fit_lbfgs
+from ._fit import fit_lbfgs, fit_path
 
-__all__ = ["LogisticRegression", "fit_lbfgs"]
+__all__ = ["LogisticRegression", "fit_lbfgs", "fit_path"]

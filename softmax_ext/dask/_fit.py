@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from ..datasets.blocks import compute_dtype
 from ..model import SoftmaxModel
-from ..solvers import FitResult
+from ..solvers import FitResult, PathResult
 from ..solvers import fit_lbfgs as fit_objective
+from ..solvers import fit_path as path_of
 from ..solvers.pieces import PieceMaker
 from ._chunks import Chunks
 from ._objective import DaskObjective
@@ -62,6 +65,52 @@ def fit_lbfgs(
     """
     chunks = Chunks.of(X, y, sample_weight)
     return fit_objective(model, objective(model, chunks), **options)
+
+
+def fit_path(
+    model: SoftmaxModel,
+    X: Any,
+    y: Any,
+    Cs: ArrayLike,
+    *,
+    sample_weight: Any = None,
+    **options: Any,
+) -> PathResult:
+    """Find a model's optima for many penalties, as `softmax_ext.fit_path` does.
+
+    Parameters
+    ----------
+    model, X, y, sample_weight
+        As of `fit_lbfgs`.
+    Cs : array_like, shape (K,)
+        Inverse strengths of the penalty.
+    **options
+        ``validation_data`` (in memory), ``scoring`` and the others of `softmax_ext.fit_path`.
+
+    Returns
+    -------
+    PathResult
+        As of `softmax_ext.fit_path`.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        As `fit_lbfgs`.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> import softmax_ext as sx
+    >>> from softmax_ext.dask import fit_path
+    >>> X = da.from_array(np.array([[0.0], [1.0], [2.0], [3.0]]), chunks=(2, 1))
+    >>> y = da.from_array(np.array([0, 0, 1, 1]), chunks=2)
+    >>> model = sx.SoftmaxModel.zeros(1, 2, dtype=np.float64)
+    >>> fit_path(model, X, y, [0.1, 1.0]).fun.round(2).tolist()
+    [2.35, 1.53]
+    """
+    chunks = Chunks.of(X, y, sample_weight)
+    return path_of(model, objective(model, chunks), None, Cs, **options)
 
 
 def objective(model: SoftmaxModel, chunks: Chunks) -> DaskObjective:

@@ -206,7 +206,8 @@ class NpyRows:
                 "the file has changed since it was opened, the same content in each pass was wanted"
             )
         if self._memory_map or not self._by_rows:
-            array: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)[start:stop]
+            mapped: NDArray[Any] = np.load(self.name, mmap_mode="r", allow_pickle=False)
+            array = mapped[start:stop]
             if not self._memory_map:
                 return np.array(array)
             self._fetch(array)

@@ -86,8 +86,8 @@ class Blocks:
 
     Notes
     -----
-    All pieces have one width and one dtype. X is float32, float64, uint8, float16 or bfloat16
-    (made float32 a piece at a time), other integers (float64), or CSR. Images (n, h, w, ...) are
+    All pieces have one width and one dtype. X is float32, float64, uint8, float16 or bfloat16,
+    other integers (made float64 a piece at a time), or CSR. Images (n, h, w, ...) are
     flattened. Sums over pieces are added up in their order, so a result depends on how the rows
     are cut, in its last digits, but not on threads, timing or reading ahead.
 

@@ -107,8 +107,7 @@ class Moments:
         else:
             columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
             turned = np.hstack(columns)
-        result = turned @ self.axes.T
-        return result
+        return turned @ self.axes.T
 
     def add(self, step: Doubles, change: Doubles) -> None:
         """Remember a step and the change of the smooth part's gradient without the L2 penalty."""
