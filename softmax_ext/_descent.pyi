@@ -1,4 +1,4 @@
-"""The compiled inner loops of fits with an L1 penalty; see _descent.pyx."""
+"""Coordinate descent on a quadratic model of the loss plus a penalty with corners."""
 
 from typing import Any
 
@@ -7,23 +7,10 @@ from numpy.typing import NDArray
 _Array = NDArray[Any]
 
 def sweep_moments(
-    A: _Array,
-    factors: _Array,
-    V: _Array,
-    B: _Array,
-    bound: _Array,
-    G: _Array,
-    X: _Array,
-    H: _Array,
-    Y: _Array,
-    T: _Array,
-    v: _Array,
-    l1: _Array,
-    l2: _Array,
-    grouped: bool,
-    rounds: int,
-    work: _Array,
-) -> float: ...
+    A: _Array, factors: _Array, V: _Array, B: _Array, bound: _Array, G: _Array, X: _Array,
+    H: _Array, Y: _Array, T: _Array, v: _Array, l1: _Array, l2: _Array, grouped: bool,
+    rounds: int, work: _Array,
+) -> float: ...  # fmt: skip
 def transpose(
     data: _Array, indices: _Array, indptr: _Array, begins: _Array, values: _Array, rows: _Array
 ) -> None: ...
@@ -31,19 +18,7 @@ def column_curvatures(
     values: _Array, rows: _Array, begins: _Array, SP: _Array, P: _Array, Q: _Array
 ) -> None: ...
 def sweep_columns(
-    values: _Array,
-    rows: _Array,
-    begins: _Array,
-    SP: _Array,
-    P: _Array,
-    G: _Array,
-    Q: _Array,
-    X: _Array,
-    moved: _Array,
-    mean: _Array,
-    l1: _Array,
-    l2: _Array,
-    grouped: bool,
-    active: _Array,
-    work: _Array,
-) -> float: ...
+    values: _Array, rows: _Array, begins: _Array, SP: _Array, P: _Array, G: _Array, Q: _Array,
+    X: _Array, moved: _Array, mean: _Array, l1: _Array, l2: _Array, grouped: bool,
+    active: _Array, work: _Array,
+) -> float: ...  # fmt: skip

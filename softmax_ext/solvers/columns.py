@@ -8,6 +8,7 @@ looked at: those that are not 0, and those at 0 that the gradient would move mos
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _descent
 from .curvature import MOST_BYTES, MOST_FEATURES
@@ -98,7 +99,7 @@ class ColumnModel:
         result[places] = X
         return result
 
-    def _working_set(self, theta: Doubles, gradient: Doubles) -> np.ndarray:
+    def _working_set(self, theta: Doubles, gradient: Doubles) -> NDArray[np.bool_]:
         objective = self._objective
         D = objective.n_features
         sparse = objective.sparse

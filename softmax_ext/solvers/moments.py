@@ -98,16 +98,18 @@ class Moments:
 
     def times(self, v: Doubles) -> Doubles:
         """Return the model's Hessian, without corrections, times a standardised direction."""
+        result: Doubles
         if not self.curvature.has_moments:
-            result: Doubles = np.einsum("jce,je->jc", self._blocks, v)
+            result = np.einsum("jce,je->jc", self._blocks, v)
             return result
         rotated = ((v @ self.axes) * self.factors).astype(self._dtype)
         if len(self.moments) == 1:
-            turned = product(self.moments[0], rotated)
+            found = product(self.moments[0], rotated)
         else:
             columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
-            turned = np.hstack(columns)
-        return turned @ self.axes.T
+            found = np.hstack(columns)
+        result = found @ self.axes.T
+        return result
 
     def add(self, step: Doubles, change: Doubles) -> None:
         """Remember a step and the change of the smooth part's gradient without the L2 penalty."""
@@ -186,5 +188,5 @@ class Moments:
 
     def diagonal(self) -> Doubles:
         """Return the diagonal of the model's Hessian, of all parameters."""
-        diagonal: Doubles = np.einsum("jcc->jc", self._blocks).copy()
-        return diagonal
+        found: Doubles = np.einsum("jcc->jc", self._blocks).copy()
+        return found

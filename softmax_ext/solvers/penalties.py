@@ -35,8 +35,8 @@ class SparsePenalty:
             # The largest element is taken out, as the squares of tiny ones would be 0.
             largest = np.abs(W).max(axis=1, keepdims=True, initial=0)
             scaled = W / np.where(largest > 0, largest, 1)
-            norms: Doubles = largest * np.sqrt(np.einsum("jc,jc->j", scaled, scaled))[:, None]
-            return norms
+            found: Doubles = largest * np.sqrt(np.einsum("jc,jc->j", scaled, scaled))[:, None]
+            return found
         return np.abs(W)
 
     def value(self, W: Doubles) -> float:
@@ -66,5 +66,5 @@ class SparsePenalty:
         sizes = self.sizes(W)
         u = self.directions(W)
         along = np.einsum("jc,jc->j", u, V)[:, None]
-        result: Doubles = (V - u * along) / np.where(sizes > 0, sizes, np.inf)
-        return result
+        found: Doubles = (V - u * along) / np.where(sizes > 0, sizes, np.inf)
+        return found

@@ -192,8 +192,8 @@ class SupportNewton:
 
     def _diagonal_of(self, theta: Doubles) -> Doubles:
         diagonal = self._model.diagonal() + self._ridges(theta)
-        result: Doubles = np.maximum(diagonal, np.finfo(float).eps * diagonal.max())
-        return result
+        found: Doubles = np.maximum(diagonal, np.finfo(float).eps * diagonal.max())
+        return found
 
     def _diagonal(self, r: Doubles) -> Doubles:
         return r / self._scales
