@@ -17,8 +17,10 @@ from .threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from .config import show_config
+    from .datasets import Blocks
+    from .linear_probe import ProbeResult, probe
     from .model import SoftmaxModel
-    from .solvers import FitResult, fit_lbfgs
+    from .solvers import FitResult, PathResult, fit_lbfgs, fit_path
     from .training import (
         History,
         HistoryRow,
@@ -47,11 +49,14 @@ kl_divergence = kernels.kl_divergence
 
 _SUBMODULES = ("datasets", "plots", "reference", "solvers", "special")
 # These need packages that not everybody has: `from softmax_ext import *` leaves them out.
-_EXTRAS = ("torch",)
+_EXTRAS = ("dask", "torch")
 # Imported when first used, so that `import softmax_ext` costs little more than `import numpy`.
 _LAZY = {
+    "Blocks": "datasets",
     "FitResult": "solvers",
     "History": "training",
+    "PathResult": "solvers",
+    "ProbeResult": "linear_probe",
     "HistoryRow": "training",
     "SoftmaxModel": "model",
     "StopTraining": "training",
@@ -59,10 +64,13 @@ _LAZY = {
     "TrainingEvent": "training",
     "TrainingInterrupted": "training",
     "fit_lbfgs": "solvers",
+    "fit_path": "solvers",
+    "probe": "linear_probe",
     "show_config": "config",
 }
 
 __all__ = [
+    "Blocks",
     "CrossEntropyResult",
     "DataFormatError",
     "FitResult",
@@ -72,6 +80,8 @@ __all__ = [
     "Kernels",
     "LinearCrossEntropyResult",
     "ModelFormatError",
+    "PathResult",
+    "ProbeResult",
     "SoftmaxModel",
     "StopTraining",
     "Trainer",
@@ -83,6 +93,7 @@ __all__ = [
     "cross_entropy_with_grad",
     "entropy",
     "fit_lbfgs",
+    "fit_path",
     "get_num_threads",
     "kernels",
     "kl_divergence",
@@ -95,6 +106,7 @@ __all__ = [
     "num_threads",
     "predict",
     "predict_proba",
+    "probe",
     "set_num_threads",
     "show_config",
     "softmax",

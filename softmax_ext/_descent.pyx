@@ -171,9 +171,49 @@ ctypedef fused index:
     long long
 
 
+def transpose(
+    const real[::1] data, const index[::1] indices, const long long[::1] indptr,
+    long long[::1] begins, real[::1] values, int[::1] rows,
+):
+    """Fill the columns of a matrix in CSR form: begins (D + 1,), zeros at first, values and rows."""
+    cdef Py_ssize_t i, j, D = begins.shape[0] - 1
+    cdef long long k, place
+    with nogil:
+        for k in range(indices.shape[0]):
+            begins[indices[k] + 1] += 1
+        for j in range(D):
+            begins[j + 1] += begins[j]
+        # Each begin is moved to its end while it is filled, and then back.
+        for i in range(indptr.shape[0] - 1):
+            for k in range(indptr[i], indptr[i + 1]):
+                place = begins[indices[k]]
+                begins[indices[k]] = place + 1
+                values[place] = data[k]
+                rows[place] = <int> i
+        for j in range(D, 0, -1):
+            begins[j] = begins[j - 1]
+        begins[0] = 0
+
+
+def column_curvatures(
+    const real[::1] values, const int[::1] rows, const long long[::1] begins,
+    const double[:, ::1] SP, const double[:, ::1] P, double[:, ::1] Q,
+):
+    """Fill Q (n, C): the sums over a column's rows of its squares times the diagonal of s K_i."""
+    cdef Py_ssize_t n, c
+    cdef long long k
+    cdef double t
+    with nogil:
+        for n in range(Q.shape[0]):
+            for c in range(Q.shape[1]):
+                t = 0
+                for k in range(begins[n], begins[n + 1]):
+                    t += (<double> values[k]) * values[k] * SP[c, rows[k]] * (1 - P[c, rows[k]])
+                Q[n, c] = t
+
+
 def sweep_columns(
-    const double[::1] values, const index[::1] rows, const long long[::1] begins,
-    const long long[::1] features, const double[:, ::1] SP, const double[:, ::1] P,
+    const real[::1] values, const int[::1] rows, const long long[::1] begins, const double[:, ::1] SP, const double[:, ::1] P,
     const double[:, ::1] G, const double[:, ::1] Q, double[:, ::1] X, double[:, ::1] moved,
     double[::1] mean, const double[::1] l1, const double[::1] l2, bint grouped,
     unsigned char[:, ::1] active, double[:, ::1] work,
@@ -194,7 +234,7 @@ def sweep_columns(
     cdef double* x = &work[1, 0]
     cdef bint changed
     with nogil:
-        for n in range(features.shape[0]):
+        for n in range(G.shape[0]):
             begin, end = begins[n], begins[n + 1]
             if grouped and l1[n] > 0:
                 if not active[n, 0]:

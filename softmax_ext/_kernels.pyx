@@ -4,7 +4,7 @@
 
 They own the order of the work, the scratch memory, the rules for labels and weights, and the
 float64 sums; the arithmetic on rows is in the leaves (src/). Arguments arrive checked and
-normalised from ops.py; the only thing checked again is a label, on the very value that is used.
+normalised from ops/ and problem.py; the only thing checked again is a label, on the very value that is used.
 
 Vocabulary: a block is up to `rb` rows; L is its logits and then its gradient, class-major (row r,
 class c at L[c*ldl + r]) or, with many classes, by rows (at L[r*ldr + c]) with G a part of it

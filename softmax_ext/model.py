@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _npz
+from . import _npz, blockwise
 from .arguments import as_array, as_floating, as_matrix, as_native, finite, is_bfloat16
 from .errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from .datasets.blocks import Blocks
 
 #: The label of a row that does not count, as in the kernels' default `ignore_index`.
 IGNORED_LABEL = -100
@@ -47,7 +51,8 @@ class SoftmaxModel:
     -----
     Wherever a method takes `X`, that is an array (N, D) of float32, float64, float16, bfloat16 or
     uint8, or images (N, h, w, ...) with h * w * ... = D, which are flattened, without a copy if
-    contiguous; or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`.
+    contiguous; or a sparse matrix (N, D) in CSR form, as for `softmax_ext.linear`. All but `logits`
+    take `Blocks` too, for data that is not in memory, without `y`, which is in them.
 
     Wherever one takes `y`, that is class labels (N,) or probabilities (N, C) of a floating dtype.
     Without `classes`, labels are integers in [0, C), and -100 marks a row that does not count.
@@ -140,20 +145,24 @@ class SoftmaxModel:
         )
         return result
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Return the probability of each class, shape (N, C); rows sum to 1."""
+        if is_blocks(X):
+            return blockwise.predict_proba(self, X)
         kernels = kernels_or_default(self.kernels)
         result: NDArray[Any] = kernels.predict_proba(
             self._flatten(X), self.W, self.b, x_scale=self.x_scale
         )
         return result
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Return the label of the most probable class, shape (N,); its index without `classes`."""
+        if is_blocks(X):
+            return blockwise.predict(self, X)
         indices = self._predict_indices(self._flatten(X))
         return indices if self.classes is None else self.classes[indices]
 
-    def accuracy(self, X: ArrayLike, y: ArrayLike) -> float:
+    def accuracy(self, X: ArrayLike | Blocks, y: ArrayLike | None = None) -> float:
         """Return the share of rows whose most probable class is their label.
 
         With probabilities for `y`, the label is their first maximum. Rows labelled -100 do not
@@ -164,11 +173,19 @@ class SoftmaxModel:
         ValueError, TypeError
             If `X` or `y` does not fit the model, or `y` holds an unknown label.
         """
+        if is_blocks(X):
+            return blockwise.accuracy(self, X, y)
         rows = self._flatten(X)
         target = self._as_target(y, rows.shape[0])
         return accuracy_of(self._predict_indices(rows), target)
 
-    def loss(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    def loss(
+        self,
+        X: ArrayLike | Blocks,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Return the mean cross-entropy in nats, weighted if `sample_weight` (N,) is given.
 
         Raises
@@ -178,6 +195,8 @@ class SoftmaxModel:
         IndexError
             If an integer label is outside [0, C).
         """
+        if is_blocks(X):
+            return blockwise.loss(self, X, y, sample_weight)
         rows = self._flatten(X)
         loss: float = kernels_or_default(self.kernels).linear_cross_entropy(
             rows,
@@ -359,6 +378,8 @@ class SoftmaxModel:
         """Make X two-dimensional; a sparse matrix passes as it is."""
         if hasattr(X, "indptr"):
             return X
+        if is_blocks(X):
+            raise TypeError("X: Blocks came, which go to loss, accuracy, predict, predict_proba")
         rows = X if isinstance(X, np.ndarray) else np.asarray(X)
         if rows.ndim > 2:
             rows = rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
@@ -370,31 +391,35 @@ class SoftmaxModel:
         return rows
 
     def _as_target(self, y: Any, n: int) -> NDArray[Any]:
-        """Turn labels into indices and check their shape; probabilities pass as they are.
-
-        What the kernels would convert in every call is converted here.
-        """
-        target = as_labels(as_array("y", y))
-        C = self.W.shape[1]
-        if target.ndim == 2 and target.dtype.kind == "f":
-            if target.shape != (n, C):
-                raise ValueError(
-                    f"y: shape {target.shape} came, {(n, C)} was wanted, as X has rows"
-                )
-            return as_native(target)
-        if target.shape != (n,):
-            raise ValueError(
-                f"y: {target.dtype} of shape {target.shape} came, labels ({n},), as X has rows, or "
-                f"floating probabilities {(n, C)} were wanted"
-            )
-        if self.classes is None and target.dtype.kind not in "biu" and n > 0:
-            raise TypeError(f"y: dtype {target.dtype} came, integer labels were wanted")
-        return as_native(indices_of("y", target, self.classes))
+        """Turn labels into indices and check their shape; probabilities pass as they are."""
+        return target_of(y, n, self.W.shape[1], self.classes)
 
 
 #: Entries of a model in a file and their dtype kinds, for `_npz.read`; a checkpoint has more.
 REQUIRED_ENTRIES = {"W": "f", "x_scale": "f"}
 OPTIONAL_ENTRIES = {"b": "f", "classes": "biufU"}
+
+
+def target_of(y: Any, n: int, n_classes: int, classes: NDArray[Any] | None) -> NDArray[Any]:
+    """Turn the labels of n rows into indices; check their shape, and that of probabilities.
+
+    What the kernels would convert in every call is converted here.
+    """
+    target = as_labels(as_array("y", y))
+    if target.ndim == 2 and target.dtype.kind == "f":
+        if target.shape != (n, n_classes):
+            raise ValueError(
+                f"y: shape {target.shape} came, {(n, n_classes)} was wanted, as X has rows"
+            )
+        return as_native(target)
+    if target.shape != (n,):
+        raise ValueError(
+            f"y: {target.dtype} of shape {target.shape} came, labels ({n},), as X has rows, or "
+            f"floating probabilities {(n, n_classes)} were wanted"
+        )
+    if classes is None and target.dtype.kind not in "biu" and n > 0:
+        raise TypeError(f"y: dtype {target.dtype} came, integer labels were wanted")
+    return as_native(indices_of("y", target, classes))
 
 
 def kernels_or_default(kernels: Any) -> Any:
@@ -438,6 +463,23 @@ def accuracy_of(predicted: NDArray[np.intp], target: NDArray[Any]) -> float:
     labels = target.argmax(axis=1) if target.ndim == 2 else target
     n_counted = np.count_nonzero(labels != IGNORED_LABEL)
     return float(np.count_nonzero(predicted == labels) / n_counted) if n_counted else math.nan
+
+
+def is_blocks(X: Any) -> TypeGuard[Blocks]:
+    """Whether X is `Blocks`."""
+    return getattr(X, "is_blocks", False)
+
+
+def described(dtype: DTypeLike, shape: tuple[int, ...], columns: Iterable[Any]) -> str:
+    """Return what data is recognised by: what X is, and the labels and weights (None: without)."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for array in columns:
+        if array is not None:
+            kind = np.int64 if array.dtype.kind in "iu" else np.float64
+            digest.update(array.astype(kind).tobytes())
+    return f"{dtype} of shape {shape}, labels {digest.hexdigest()[:16]}"
 
 
 def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,10 +27,8 @@ from .arguments import (
     number_between,
 )
 from .errors import ArgumentValueError
+from .handle import Handle
 from .results import HessianProductResult, LinearCrossEntropyResult
-
-if TYPE_CHECKING:
-    from .ops import Kernels
 
 LOSS, GRADIENT, HESSIAN = 3, 4, 5  # enum Purpose
 
@@ -95,7 +93,7 @@ class Problem:
 
     def __init__(
         self,
-        kernels: Kernels,
+        kernels: Handle,
         X: Any,
         target: Any,
         n_classes: int,
@@ -179,8 +177,7 @@ class Problem:
         out: Any = None,
     ) -> HessianProductResult:
         """Do what `softmax_ext.linear_cross_entropy_hvp` does."""
-        w, bias = as_layer(self.X, W, b)[1:]
-        w, bias, wide, wide_b = beside_direction(w, bias, V, v)
+        w, bias, wide, wide_b = beside_direction(*as_layer(self.X, W, b)[1:], V, v)
         result = self.run(HESSIAN, w, bias, (wide, wide_b), rows=rows, reduction=reduction, out=out)
         return HessianProductResult(result.dW, result.db)
 
@@ -239,9 +236,9 @@ class Problem:
         with_dX: bool = False,
         out: Any = None,
     ) -> LinearCrossEntropyResult:
-        """Do a LOSS or a GRADIENT for w and bias that `as_layer` has checked.
+        """Do a LOSS, a GRADIENT or a HESSIAN for w and bias that `as_layer` has checked.
 
-        Or a HESSIAN (in dW and db), for both with the direction beside them as `wide`.
+        wide: for a HESSIAN, whose product goes to dW and db, what `beside_direction` says.
         """
         check_reduction(reduction)
         self._check_classes(w)
@@ -257,7 +254,7 @@ class Problem:
             dW, db, dX = gradient_arrays(out, (n, *w.shape), w, bias, with_dX)
         total_weight = self.check() if picked is None else self._weigh(picked)
 
-        read = wide or (w, bias)
+        read = (w, bias) if wide is None else wide
         final = [dW, db, dX]
         if out is not None:
             dW, db, dX = (None if g is None else self._apart(g, *read) for g in final)

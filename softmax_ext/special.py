@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 import softmax_ext
 
 from .arguments import Array, as_array, as_axes, same_place
-from .ops import ENTR, KL_DIV, REL_ENTR
+from .ops.divergence import ENTR, KL_DIV, REL_ENTR
 
 __all__ = ["entr", "kl_div", "log_softmax", "logsumexp", "rel_entr", "softmax"]
 

@@ -263,7 +263,8 @@ EACH_ONCE = (
     "linear_cross_entropy_with_grad/mnist-10-batch-cold", "linear_cross_entropy/", "linear/",
     "predict/", "predict_proba/one", "softmax/rows-4096x100", "log_softmax/rows-4096x100",
     "logsumexp/rows-4096x100", "cross_entropy/rows-65536", "cross_entropy_with_grad/rows-65536",
-    "entropy/", "kl_divergence/", "epoch/mnist-10", "linear_cross_entropy_with_grad/sparse-20",
+    "entropy/", "kl_divergence/", "epoch/mnist-10", "linear_cross_entropy_hvp/mnist",
+    "linear_cross_entropy_with_grad/mnist-10-float16", "linear_cross_entropy_with_grad/sparse-20",
 )  # fmt: skip
 
 
@@ -302,7 +303,8 @@ def tiny(benchlib, op):
 
 
 ALL_OPS = (
-    "linear_cross_entropy_with_grad", "linear_cross_entropy", "linear", "predict",
+    "linear_cross_entropy_with_grad", "linear_cross_entropy_hvp", "linear_cross_entropy", "linear",
+    "predict",
     "predict_proba", "softmax", "log_softmax", "logsumexp", "cross_entropy",
     "cross_entropy_with_grad", "entropy", "kl_divergence", "epoch",
 )  # fmt: skip
@@ -593,6 +595,15 @@ def test_fits_are_compared(tmp_path):
         assert fits["scikit-learn"]["passes"] > 0
     assert "| scikit-learn " in (tmp_path / "fit-1-smoke.md").read_text(encoding="utf-8")
     assert (tmp_path / "fit-1-smoke.png").read_bytes().startswith(PNG)
+
+
+def test_paths_are_measured_and_checked():
+    done = run(BENCH / "path.py", "embeddings", "--smoke", "--check", 2)
+    assert done.returncode == 0, done.stderr
+    assert "not converged: 0" in done.stdout
+    gaps = re.findall(r"gap (-?[0-9.e+-]+) \(", done.stdout)
+    assert len(gaps) == 3
+    assert all(abs(float(gap)) < 1e-4 for gap in gaps)
 
 
 def test_an_unknown_problem_is_refused(tmp_path):

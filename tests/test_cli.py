@@ -386,9 +386,9 @@ def test_lbfgs_that_is_there_already_makes_a_report(run):
         (("--solver", "lbfgs", "--epochs", 3), "--epochs", "sgd"),
         (("--solver", "lbfgs", "--no-average"), "--average", "sgd"),
         (("--solver", "lbfgs", "--resume"), "--resume", "sgd"),
-        (("--solver", "lbfgs", "--checkpoint", "c.npz"), "--checkpoint", "sgd"),
         (("--C", 2), "--C", "lbfgs"),
         (("--max-iter", 2), "--max-iter", "lbfgs"),
+        (("--standardize",), "--standardize", "lbfgs"),
     ],
 )
 def test_options_of_the_other_solver_are_refused(run, words, option, solver):

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "notebooks" not in page]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-OPTIONAL = ("torch", "sklearn", "scipy", "PIL", "jax", "onnx", "onnxruntime", "skl2onnx")
+OPTIONAL = ("torch", "sklearn", "scipy", "PIL", "jax", "dask", "onnx", "onnxruntime", "skl2onnx")
 
 FENCE = re.compile(
     r"^```(?P<language>python|sh|text|\{code-cell\} ipython3)\n(?P<code>.*?)^```$", re.M | re.S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softmax_ext.solvers import minimize
+from softmax_ext.solvers import lambda_max, minimize
 
 scipy_sparse = pytest.importorskip("scipy.sparse")
 
@@ -179,9 +179,11 @@ def rare():
     return X, y
 
 
-def solve(X, y, c, *, dtype=np.float64, tol=1e-10, max_iter=500, b=True, smoothing=0.0, weight=None,
-          start=None, **options):  # fmt: skip
-    W, intercepts = (np.zeros((X.shape[1], c), dtype), np.zeros(c, dtype)) if start is None else start
+def solve(
+    X, y, c, *, dtype=np.float64, tol=1e-10, max_iter=500, b=True, smoothing=0.0, weight=None,
+    start=None, **options,
+):  # fmt: skip
+    W, intercepts = start or (np.zeros((X.shape[1], c), dtype), np.zeros(c, dtype))
     return minimize(
         X, y, W, intercepts if b else None, tol=tol, max_iter=max_iter, sample_weight=weight,
         label_smoothing=smoothing, **options,
@@ -221,3 +223,117 @@ def test_optimum_of_the_reference(name):
         assert (result.W[must_be_0] == 0).all()
         if c % 2:  # or else a constant may be added to a feature's weights for nothing
             assert (result.W[np.abs(W) > 1e-4 * np.abs(W).max()] != 0).all()
+
+
+def as_bytes(X):
+    return np.clip(np.round(20 * X + 100), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+@pytest.mark.parametrize("shape", [(200, 12), (30, 60)])
+def test_storage_makes_no_difference(penalty, shape):
+    n, d = shape
+    X, y = blobs(n=n, d=d, c=4, seed=2)
+    X = X * (np.random.default_rng(0).random(X.shape) < 0.5)
+    options = {"l1": 2.0, "l2": 0.1, "penalty": penalty}
+    expected = solve(X, y, 4, **options)
+    assert expected.success
+    csr = scipy_sparse.csr_array(X)
+    for x, dtype, rtol in (
+        (csr, np.float64, 1e-9), (np.asfortranarray(X), np.float64, 1e-9),
+        (X.astype(np.float32), np.float32, 1e-6), (csr.astype(np.float32), np.float32, 1e-6),
+    ):  # fmt: skip
+        result = solve(x, y, 4, dtype=dtype, tol=1e-7 if dtype == np.float32 else 1e-10, **options)
+        assert result.success, result
+        assert result.W.dtype == dtype
+        np.testing.assert_allclose(result.fun, expected.fun, rtol=rtol)
+        np.testing.assert_allclose(result.W, expected.W, atol=1e-3)
+    bytes_, scale = as_bytes(X), 1 / 20
+    of_bytes = solve(bytes_, y, 4, dtype=np.float32, tol=1e-7, x_scale=scale, **options)
+    of_floats = solve(bytes_ * scale, y, 4, **options)
+    assert of_bytes.success
+    np.testing.assert_allclose(of_bytes.fun, of_floats.fun, rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("wide", [True, False])
+def test_lambda_max_is_where_the_first_weight_stirs(penalty, intercept, wide):
+    X, y = blobs(n=20, d=50) if wide else blobs()
+    weight = np.random.default_rng(3).exponential(size=len(y))
+    b = np.zeros(3) if intercept else None
+    data = {"penalty": penalty, "sample_weight": weight, "label_smoothing": 0.05}
+    start = X, y, np.zeros((X.shape[1], 3)), b
+    least = lambda_max(*start, **data)
+    at, below = (minimize(*start, l1=least * t, tol=1e-12, **data) for t in (1.0, 0.999))
+    assert at.success
+    assert below.success
+    assert not at.W.any()
+    assert below.W.any()
+
+
+def test_a_warm_start_at_the_optimum_is_the_end():
+    X, y = blobs()
+    first = solve(X, y, 3, l1=2.0)
+    again = solve(X, y, 3, l1=2.0, tol=1e-8, start=(first.W, first.b))
+    assert again.success
+    assert again.nit == 0
+    np.testing.assert_array_equal(again.W, first.W)
+
+
+def test_a_fit_that_did_not_come_to_its_end_says_so():
+    X, y = blobs()
+    cut = solve(X, y, 3, l1=0.1, tol=1e-12, max_iter=2)
+    assert not cut.success
+    assert cut.gap > 1e-12 * cut.fun
+    assert cut.message == "max_iter iterations were made"
+    impossible = solve(X, y, 3, l1=0.1, tol=0.0)
+    assert impossible.success == (impossible.gap == 0)
+    assert "no further progress" in impossible.message or impossible.success
+
+
+def test_the_callback_ends_a_fit():
+    X, y = blobs()
+
+    def stop(state):
+        raise StopIteration
+
+    result = solve(X, y, 3, l1=0.1, callback=stop)
+    assert (result.nit, result.success) == (1, False)
+
+
+def test_unknown_penalties_are_refused():
+    X, y = blobs()
+    for call in (minimize, lambda_max):
+        with pytest.raises(ValueError, match="penalty: 'l0' came, one of l1, group was wanted"):
+            call(X, y, np.zeros((6, 3)), np.zeros(3), penalty="l0")
+
+
+@pytest.mark.parametrize("c", [2, 3])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_groups_of_the_estimator(c, l1_ratio):
+    sklearn = pytest.importorskip("softmax_ext.sklearn")
+    X, y = blobs(c=c)
+    model = sklearn.SoftmaxRegression("group", C=0.1, l1_ratio=l1_ratio, tol=1e-9).fit(X, y)
+    assert 0 < (model.coef_ == 0).sum() < model.coef_.size
+    zero = model.coef_ == 0
+    assert (zero.all(axis=0) == zero.any(axis=0)).all()
+    assert model.dual_gap_ < 1e-5
+    ratio = l1_ratio or 1.0
+
+    def objective(coef, intercept):
+        logits = X @ coef.T + intercept
+        if c == 2:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
+        sizes = np.linalg.norm(coef, axis=0).sum()
+        return losses.sum() + ((1 - ratio) / 2 * (coef**2).sum() + ratio * sizes) / 0.1
+
+    best = objective(model.coef_, model.intercept_)
+    rng = np.random.default_rng(0)
+    for size in 10.0 ** rng.uniform(-6, 0, 300):
+        step = size * rng.normal(size=(*model.coef_.shape,)) * (rng.random(X.shape[1]) < 0.3)
+        assert objective(model.coef_ + step, model.intercept_) >= best * (1 - 1e-8)
+    for solver in ("sgd", "liblinear"):
+        with pytest.raises(ValueError, match=f"Solver {solver} supports no penalty='group'"):
+            sklearn.SoftmaxRegression("group", solver=solver).fit(X, y)

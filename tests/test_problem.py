@@ -249,3 +249,23 @@ def test_other_kernels_are_asked_by_their_functions(rng):
     for kernels in (reference, softmax_ext.kernels):
         with pytest.raises(IndexError, match=r"y: label 3 at row 7 is outside \[0, 3\)"):
             problem_of(kernels, X, y, 3).check()
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_products_with_the_hessian(compiled, form, rng):
+    case = CASES[2]
+    p = Arrays(case)
+    X = p.X if form == "dense" else sparse.csr_array(p.X)
+    p, problem = problem_and_layer(compiled, case, X)
+    V, v, rows = rng.normal(size=p.W.shape), rng.normal(size=case.c), np.arange(9, 70)
+    for given in ({}, {"rows": rows, "reduction": "sum"}):
+        found = problem.hessian_product(p.W, p.b, V, v, **given)
+        options = p.options | {"x_scale": case.x_scale} | given
+        assert_same_bits(
+            found, compiled.linear_cross_entropy_hvp(X, p.W, p.b, p.target, V, v, **options)
+        )
+    other = problem_of(reference, np.eye(3), np.arange(3), 3)
+    wanted = reference.linear_cross_entropy_hvp(
+        np.eye(3), V[:3, :3], None, np.arange(3), V[3:6, :3]
+    )
+    assert_same_bits(other.hessian_product(V[:3, :3], None, V[3:6, :3], None), wanted)

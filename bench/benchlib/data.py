@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.workloads import Workload
+from benchlib.workloads import HESSIAN, Workload
 
 #: Offset from a 64-byte boundary. NumPy's own large arrays start 16 bytes after one.
 ALIGNMENTS = {"numpy": 16, "64": 0}
@@ -38,6 +38,8 @@ class Data:
     X: Any = None
     W: Any = None
     b: Any = None
+    V: Any = None
+    v: Any = None
     y: Any = None
     x_scale: float = 1.0
     logits: Any = None
@@ -85,6 +87,8 @@ def make(workload: Workload, align: str = "numpy") -> Data:
         return data
     data.W = placed(rng.standard_normal((d, c)) / np.sqrt(workload.entries or d))
     data.b = placed(rng.standard_normal(c) / 10)
+    if workload.op == HESSIAN:
+        data.V, data.v = placed(rng.standard_normal((d, c))), placed(rng.standard_normal(c))
     data.y = rng.integers(0, c, n, dtype=np.uint8 if c <= 256 else np.int64)
     if workload.entries:
         data.X = texts(rng, n, d, workload.entries, zipf=workload.zipf)
@@ -94,8 +98,10 @@ def make(workload: Workload, align: str = "numpy") -> Data:
         if workload.x_dtype == "uint8":
             data.X, data.x_scale = placed(images, np.uint8), 1 / 255
         else:
-            data.X = empty((n, d), dtype, align)
+            data.X = empty((n, d), workload.x_dtype, align)
             np.divide(images, 255, out=data.X)
+    elif workload.x_dtype != workload.dtype:
+        data.X = placed(rng.standard_normal((n, d), dtype), np.dtype(workload.x_dtype))
     else:
         data.X = empty((n, d), dtype, align)
         rng.standard_normal(dtype=dtype, out=data.X)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchlib.data import LEARNING_RATE, Data, order_of
-from benchlib.workloads import Workload
+from benchlib.workloads import HESSIAN, Workload
 
 #: Largest error a contender may have, as a share of the largest number in the right answer.
 #: Wide enough for every library's float32 rounding, far too narrow for a wrong formula.
@@ -57,6 +57,8 @@ def compute(workload: Workload, data: Data) -> Answer:
         p, q = data.p.astype(np.float64), data.q.astype(np.float64)
         ratio = p / q if workload.op == "kl_divergence" else 1 / p
         return (np.sum(p * np.log(ratio), axis=1),)
+    if workload.op == HESSIAN:
+        return _hessian_product(workload, data)
     if workload.op.startswith("linear_cross"):
         return _linear_cross_entropy(workload, data)
     if workload.op.startswith("cross_entropy"):
@@ -122,6 +124,18 @@ def _linear_cross_entropy(workload: Workload, data: Data) -> Answer:
     if workload.op == "linear_cross_entropy":
         return (loss,)
     return (loss, dW, db, *([np.concatenate(dX)] if dX else []))
+
+
+def _hessian_product(workload: Workload, data: Data) -> Answer:
+    dW, db = np.zeros(data.W.shape), np.zeros(data.b.shape)
+    for rows in _blocks(workload):
+        X = data.X[rows].astype(np.float64)
+        o, u = _affine(X, data), data.x_scale * (X @ data.V.astype(np.float64)) + data.v
+        p = np.exp(o - _logsumexp(o))
+        G = p * (u - (p * u).sum(axis=1, keepdims=True)) / workload.rows
+        dW += data.x_scale * (X.T @ G)
+        db += G.sum(axis=0)
+    return dW, db
 
 
 def epoch(workload: Workload, data: Data, order: NDArray[np.intp]) -> Answer:

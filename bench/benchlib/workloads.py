@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 GRADIENT = "linear_cross_entropy_with_grad"
+HESSIAN = "linear_cross_entropy_hvp"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Workload:
     def flops(self) -> int:
         """Useful floating-point operations: the matrix products, nothing else."""
         products = 2 + self.with_dX if self.op in (GRADIENT, "epoch") else 1
+        products = 3 if self.op == HESSIAN else products
         per_row = (self.entries or self.features) * self.classes
         return 2 * products * self.rows_per_call * per_row
 
@@ -68,14 +70,15 @@ class Workload:
         # An entry of a sparse X has an index of 4 bytes.
         x_bytes = n * (self.entries * (4 + item) or self.features * np.dtype(self.x_dtype).itemsize)
         labels = self.op.startswith("linear_cross") or self.op == "epoch"
-        return x_bytes + self.features * c * item + 8 * n * labels
+        weights = self.features * c * item * (2 if self.op == HESSIAN else 1)
+        return x_bytes + weights + 8 * n * labels
 
     @property
     def written(self) -> int:
         """Bytes of the outputs, each written once."""
         item = np.dtype(self.dtype).itemsize
         n, c = self.rows_per_call, self.classes
-        if self.op in (GRADIENT, "epoch"):
+        if self.op in (GRADIENT, HESSIAN, "epoch"):
             return item * self.features * (c + self.with_dX * n)
         if self.op in ("softmax", "log_softmax", "cross_entropy_with_grad"):
             return item * n * c
@@ -101,6 +104,7 @@ _gradient = partial(Workload, GRADIENT)
 WORKLOADS: tuple[Workload, ...] = (
     _gradient("mnist-10", 60000, 784, 10),
     _gradient("mnist-10-uint8", 60000, 784, 10, x_dtype="uint8"),
+    _gradient("mnist-10-float16", 60000, 784, 10, x_dtype="float16"),
     _gradient("mnist-10-batch-warm", 60000, 784, 10, batch=256),
     _gradient("mnist-10-batch-cold", 60000, 784, 10, batch=256, cold=True),
     _gradient("binary-2", 60000, 784, 2),
@@ -117,6 +121,8 @@ WORKLOADS: tuple[Workload, ...] = (
     _gradient("sparse-20", 20000, 50000, 20, entries=100),
     _gradient("sparse-100", 20000, 50000, 100, entries=100),
     _gradient("sparse-20-zipf", 20000, 50000, 20, entries=100, zipf=True),
+    Workload(HESSIAN, "mnist-10", 60000, 784, 10),
+    Workload(HESSIAN, "sparse-20", 20000, 50000, 20, entries=100),
     Workload("linear_cross_entropy", "mnist-10", 60000, 784, 10),
     Workload("linear", "mnist-10-test", 10000, 784, 10),
     Workload("predict", "mnist-10-test", 10000, 784, 10),

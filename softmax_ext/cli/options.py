@@ -24,7 +24,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 }
 
 #: Likewise, of ``--solver lbfgs``.
-LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000}
+LBFGS_DEFAULTS: dict[str, Any] = {"C": 1.0, "tol": 1e-4, "max_iter": 1000, "standardize": False}
 
 
 def _whole(least: int) -> Any:
@@ -116,6 +116,16 @@ data say. What is transparent is put on white. 16 bits are scaled to 255, and
 so are floats from 0 to 1. Of several pictures in a file the first is taken.
 A model trained on numbers of another scale takes .npy files of those.
 """
+_PROBE_EXAMPLES = """\
+examples:
+  softmax-ext probe --data embeddings.npy --labels labels.npy --report report
+      a tenth of the rows chooses the penalty; all are fitted with it
+  softmax-ext probe --data train.npy --labels train-labels.npy
+      --validation valid.npy --validation-labels valid-labels.npy
+      --test test.npy --test-labels test-labels.npy
+  softmax-ext probe --data all.npz --model-out probe.npz
+      an .npz with X and y, X_test and y_test, as for softmax-ext train
+"""
 _DATA_EXAMPLES = """\
 examples:
   softmax-ext data
@@ -151,6 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_probe(commands)
     _add_data(commands)
     _add_bench(commands)
     _add_info(commands)
@@ -196,10 +207,13 @@ def _add_data_options(command: Any) -> None:
         default="fashion-mnist",
         metavar="WHAT",
         help="fashion-mnist (the default), two-by-two, an .npz, an .npy, an IDX file,"
-        " or a folder of IDX files",
+        " a folder of IDX files; or, read piece by piece, 'part-*.npy' and .parquet files",
     )
     group.add_argument(
-        "--labels", metavar="FILE", help="the .npy or IDX file of labels for --data FILE"
+        "--labels",
+        metavar="FILE",
+        help="the .npy or IDX file of labels for --data FILE, 'labels-*.npy' for several, or the"
+        " column of .parquet files (default there: label)",
     )
     _add_root(group)
     group.add_argument(
@@ -267,6 +281,13 @@ def _add_train(commands: Any) -> None:
             metavar="N" if name == "max_iter" else "X",
             help=f"{what} (default: {LBFGS_DEFAULTS[name]:g})",
         )
+    group.add_argument(
+        "--standardize",
+        action="store_true",
+        default=None,
+        help="penalise the weights of features centred and divided by their deviations; the model"
+        " takes the data as they are",
+    )
     group = command.add_argument_group("model")
     group.add_argument(
         "--dtype", choices=["float32", "float64"], help="of the weights (default: float32)"
@@ -288,7 +309,8 @@ def _add_train(commands: Any) -> None:
         "--checkpoint",
         metavar="FILE",
         help="written after each epoch and on Ctrl-C, and kept (default: beside the model, as"
-        " NAME.checkpoint.npz, and removed at the end)",
+        " NAME.checkpoint.npz, and removed at the end); with lbfgs, after each pass, and gone on"
+        " with if it is there (default: none)",
     )
     group.add_argument(
         "--resume",
@@ -299,6 +321,58 @@ def _add_train(commands: Any) -> None:
         " --epochs and --learning-rate may change",
     )
     group.add_argument("--quiet", action="store_true", help="print the test accuracy only")
+    _add_machine_options(command)
+
+
+def _add_probe(commands: Any) -> None:
+    command = _add_command(
+        commands,
+        "probe",
+        "choose, fit and test a linear probe on features",
+        _PROBE_EXAMPLES,
+    )
+    group = command.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="features to train on, (N, D): an .npy, an .npz with labels and perhaps a test"
+        " part, or Parquet files (pyarrow)",
+    )
+    group.add_argument(
+        "--labels", metavar="FILE", help="their labels: an .npy, or Parquet's column"
+    )
+    for part, use in (
+        ("validation", "to choose the penalty by (default: a tenth of the rows)"),
+        ("test", "to test with (default: the test part of an .npz)"),
+    ):
+        group.add_argument(f"--{part}", metavar="FILE", help=f"features {use}")
+        group.add_argument(f"--{part}-labels", metavar="FILE", help="their labels")
+    group = command.add_argument_group("protocol")
+    group.add_argument(
+        "--C", nargs="+", type=_positive, metavar="X", help="values to choose from, instead of 45"
+        " from 1e-6 to 1e5"
+    )  # fmt: skip
+    group.add_argument(
+        "--scoring", choices=["accuracy", "loss"], default="accuracy", help="default: %(default)s"
+    )
+    group.add_argument(
+        "--no-standardize", action="store_true", help="leave the scales of the features as they are"
+    )
+    group.add_argument(
+        "--tol", type=_not_negative, default=1e-4, metavar="X", help="as of train: %(default)s"
+    )
+    group.add_argument(
+        "--max-iter", type=_whole(1), default=1000, metavar="N", help="for each value: %(default)s"
+    )
+    group = command.add_argument_group("results")
+    group.add_argument(
+        "--model-out", default="probe.npz", metavar="FILE", help="default: %(default)s"
+    )
+    group.add_argument(
+        "--report", metavar="FOLDER", help="write probe.csv and the curve's picture, probe.png"
+    )
+    group.add_argument("--quiet", action="store_true", help="print the last line only")
     _add_machine_options(command)
 
 

@@ -59,7 +59,9 @@ def load_data(args: argparse.Namespace) -> Source:
         args.data, labels=args.labels, root=args.root, download=not args.no_download
     )
     for name, part in (("train", source.train), ("test", source.test)):
-        if part is not None and part.X.dtype.kind == "f":
+        # Blocks are checked in the first pass.
+        is_array = part is not None and isinstance(part.X, np.ndarray)
+        if part is not None and is_array and part.X.dtype.kind == "f":
             try:
                 check_finite(part.X.reshape(len(part.X), -1), part.y)
             except ValueError as error:
@@ -89,13 +91,14 @@ def score_of(model: SoftmaxModel, part: Part) -> tuple[Score, NDArray[np.intp]]:
     """Loss, accuracy and predicted class indices; the part's classes are the model's."""
     from ..model import SoftmaxModel
     from .report import Score
+    from .sources import examples
 
     # Without class labels it predicts indices.
     unlabelled = SoftmaxModel(model.W, model.b, None, model.x_scale, kernels=model.kernels)
     predicted = unlabelled.predict(part.X)
     n = len(part.y)
     accuracy = np.count_nonzero(predicted == part.y) / n
-    return Score(n, unlabelled.loss(part.X, part.y), accuracy), predicted
+    return Score(n, unlabelled.loss(*examples(part)), accuracy), predicted
 
 
 def score_table(scores: list[tuple[str, Score]]) -> str:

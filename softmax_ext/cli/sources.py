@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import glob
 import os
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import datasets
+from ..datasets import Blocks
+from ..datasets._parts import read_npy_header, take_rows
 from ..datasets.idx import DEFLATE_MAX_RATIO, idx_candidates, is_idx, read_idx
 from ..errors import DataFormatError
 
@@ -22,6 +23,8 @@ NAMES = ("fashion-mnist", "two-by-two")
 _TWO_BY_TWO_TRAIN, _TWO_BY_TWO_TEST = 3000, 600
 #: One example in this many is held out where the data has no test part of its own.
 _HOLD_OUT = 10
+#: Of data that is read piece by piece, so many bytes are held out at most.
+_HELD_BYTES = 64 << 20
 
 #: Names of the arrays in an .npz: images and labels to train on, then those to test with.
 _NPZ_NAMES = (
@@ -40,8 +43,8 @@ _IDX_NAMES = (
 class Part(NamedTuple):
     """Examples and their classes."""
 
-    #: (N, D) or images (N, height, width), of any real dtype.
-    X: NDArray[Any]
+    #: (N, D) or images (N, height, width), of any real dtype; or Blocks.
+    X: Any
     #: Class indices, (N,).
     y: NDArray[Any]
 
@@ -58,11 +61,12 @@ class Source(NamedTuple):
     #: The label of class k at position k, as the data has it; None where that is k.
     classes: NDArray[Any] | None
 
-    def targets(self, part: Part) -> Part:
-        """A part with what a model of these classes takes for `y`."""
-        if self.classes is None or self.classes.dtype.kind == "U":
-            return part  # indices
-        return part._replace(y=self.classes[part.y])
+    def targets(self, part: Part) -> tuple[Any, Any]:
+        """What a model of these classes takes for `X` and `y`."""
+        # Without class labels, and with strings for them, indices.
+        is_index = self.classes is None or self.classes.dtype.kind == "U"
+        y = part.y if self.classes is None or is_index else self.classes[part.y]
+        return examples(part._replace(y=y))
 
     def indices_for(self, part: Part, class_names: tuple[str, ...]) -> NDArray[Any]:
         """The classes of a part as indices into a model's classes.
@@ -91,6 +95,9 @@ class Source(NamedTuple):
             raise ValueError(
                 f"{self.name}: {n} examples came, at least 2, one to test, were wanted"
             )
+        if isinstance(self.train.X, Blocks):
+            train, test = _held_out(self.train)
+            return self._replace(train=train, test=test)
         # The seed is fixed: a resumed run, or one with another --seed, holds out the same.
         order = np.random.default_rng(0).permutation(n)
         n_test = max(1, n // _HOLD_OUT)
@@ -111,10 +118,12 @@ def load_source(
     Parameters
     ----------
     data : str
-        ``fashion-mnist``, ``two-by-two``, a folder of IDX files named as MNIST's, an ``.npz``, or
-        an ``.npy`` or IDX file of examples.
+        ``fashion-mnist``, ``two-by-two``, a folder of IDX files named as MNIST's, an ``.npz``, an
+        ``.npy`` or IDX file of examples; or, read piece by piece, the pattern of several ``.npy``
+        files, and a file, a folder or the pattern of ``.parquet`` files.
     labels : str, optional
-        The ``.npy`` or IDX file of labels that goes with one of examples.
+        The ``.npy`` or IDX file of labels that goes with one of examples, or the pattern of those
+        that go with several; of Parquet files, the column, if that is not named "label".
     root, download
         Of `softmax_ext.datasets.load_fashion_mnist`.
 
@@ -127,14 +136,21 @@ def load_source(
     ValueError
         If examples and labels do not fit each other, or nothing is known by this name.
     """
-    if labels is not None and (data in NAMES or data.endswith(".npz") or os.path.isdir(data)):
+    is_whole = data in NAMES or data.endswith(".npz") or os.path.isdir(data)
+    if labels is not None and is_whole and not is_parquet(data):
         raise ValueError(f"--labels goes with an .npy or IDX file of examples, not with {data}")
     if data == "fashion-mnist":
         return _fashion_mnist(root, download)
     if data == "two-by-two":
         return _two_by_two()
+    if is_parquet(data):
+        return _of_blocks(data, _parquet(data, labels))
     if os.path.isdir(data):
         return _idx_folder(data)
+    if glob.has_magic(data) and not os.path.exists(data) and data.endswith(".npy"):
+        if labels is None:
+            raise ValueError(f"{data}: holds examples only; name the files of labels: --labels")
+        return _of_blocks(data, Blocks(data, labels))
     if not os.path.isfile(data):
         known = " and ".join(NAMES)
         raise FileNotFoundError(
@@ -154,6 +170,67 @@ def load_source(
             f"{labels}: an unknown format came, an .npy or IDX file of labels was wanted"
         )
     return _source(data, [(open_array(data), open_array(labels))], None)
+
+
+def is_parquet(data: str) -> bool:
+    """Whether a name is one of Parquet files."""
+    if os.path.isdir(data):
+        return bool(glob.glob(os.path.join(glob.escape(data), "**", "*.parquet"), recursive=True))
+    return data.endswith((".parquet", ".pq"))
+
+
+def _parquet(data: str, label: str | None) -> Blocks:
+    """Blocks of Parquet files: the label's column, and all others, or the one that has lists."""
+    from ..datasets._arrow import columns_of
+
+    names, lists = columns_of(data)
+    label = "label" if label is None else label
+    if label not in names:
+        raise ValueError(
+            f"{data}: no column {label!r} among {_shortened(tuple(names))}; name that of the "
+            "labels: --labels COLUMN"
+        )
+    others = [name for name in names if name != label]
+    lists = [name for name in lists if name != label]
+    features: Any = lists[0] if len(lists) == 1 else others
+    return Blocks.from_parquet(data, features=features, label=label)
+
+
+def _of_blocks(name: str, blocks: Blocks) -> Source:
+    """A source that is read piece by piece; only the labels are in memory, as indices."""
+    labels = _join_labels(name, [np.asarray(part) for part in blocks.labels()])
+    classes, indices = np.unique(labels, return_inverse=True)
+    indices = indices.astype(np.min_scalar_type(len(classes)))
+    names = tuple(str(label) for label in classes.tolist())
+    are_indices = classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+    return Source(name, Part(blocks, indices), None, names, None if are_indices else classes)
+
+
+def _held_out(part: Part) -> tuple[Part, Part]:
+    """Hold out every tenth example, or as many as there is room for; those are read now."""
+    blocks: Blocks = part.X
+    n_bytes = blocks.dtype.itemsize * blocks.n_features
+    share = min(1 / _HOLD_OUT, _HELD_BYTES / max(1, n_bytes * len(part.y)))
+    kept, held = [], []
+    for k, n in enumerate(blocks.lengths):
+        order = np.random.default_rng([0, k]).permutation(n)
+        n_held = max(int(k == 0 and n > 1), round(share * n))
+        held.append(np.sort(order[:n_held]))
+        kept.append(np.sort(order[n_held:]))
+    starts = np.cumsum([0, *blocks.lengths])
+    X = [take_rows(piece.X, held[k]) for k, _, piece in blocks.pieces()]
+    y_held, y_kept = (
+        np.concatenate([part.y[start + rows] for start, rows in zip(starts, chosen, strict=False)])
+        for chosen in (held, kept)
+    )
+    return Part(blocks.edited(kept), y_kept), Part(np.concatenate(X), y_held)
+
+
+def examples(part: Part) -> tuple[Any, Any]:
+    """What a model's methods take for X and y."""
+    if isinstance(part.X, Blocks):
+        return part.X.edited(y=part.y), None
+    return part
 
 
 def _shortened(names: tuple[str, ...]) -> str:
@@ -221,34 +298,12 @@ def _read_npz(path: str) -> dict[str, NDArray[Any]]:
                     if entry.file_size > size * DEFLATE_MAX_RATIO:
                         raise ValueError(f"{entry.filename} cannot be that large")
                     with archive.open(entry) as content:
-                        _check_npy(content, entry.file_size)
+                        read_npy_header(content, entry.file_size)
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
                 return {name: npz[name] for name in npz.files}
         except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
             raise DataFormatError(f"{path}: not a sound .npz file ({error})") from error
-
-
-def _check_npy(content: Any, size: int) -> None:
-    """ValueError unless the header of an .npy is sound and tells its size."""
-    version = np.lib.format.read_magic(content)
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python's parser about nonsense
-            shape, _, dtype = read_header(content)
-    except OSError:
-        raise
-    except Exception as error:  # NumPy lets through whatever that parser and np.dtype raise
-        raise ValueError(f"a header that is not understood: {error}") from error
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize + content.tell() != size:
-        raise ValueError(f"{dtype} {shape} does not fit into {size} bytes")
 
 
 def is_array(path: str) -> bool:
@@ -264,7 +319,7 @@ def open_array(path: str) -> NDArray[Any]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with open(path, "rb") as file:
-            _check_npy(file, os.fstat(file.fileno()).st_size)
+            read_npy_header(file, os.fstat(file.fileno()).st_size)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataFormatError(f"{path}: not a sound .npy file ({error})") from error

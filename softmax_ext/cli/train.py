@@ -64,9 +64,9 @@ def _train(args: argparse.Namespace) -> int:
     for path in (args.model_out, checkpoint):
         target = _files.regular_target(path)
         if target is not None:
-            _make_folder(os.path.dirname(target))
+            make_folder(os.path.dirname(target))
     if args.report is not None:
-        _make_folder(args.report)
+        make_folder(args.report)
 
     listeners = [] if args.quiet else [make_progress()]
     if args.solver == "lbfgs":
@@ -112,7 +112,7 @@ def _checkpoint_beside(model_file: str) -> str:
     return name + CHECKPOINT
 
 
-def _make_folder(path: str) -> None:
+def make_folder(path: str) -> None:
     """Make a folder, where it is missing, and see whether files can be written there."""
     import tempfile
 
@@ -136,7 +136,7 @@ def _shown(listeners: list[Lines]) -> Iterator[None]:
 
 def _refuse_other_solver(args: argparse.Namespace) -> None:
     """What the solver has no use for is an error, not left out silently."""
-    of_sgd = (*TRAINING_DEFAULTS, "checkpoint", "resume")
+    of_sgd = (*TRAINING_DEFAULTS, "resume")
     other, foreign = ("sgd", of_sgd) if args.solver == "lbfgs" else ("lbfgs", (*LBFGS_DEFAULTS,))
     for name in foreign:
         if getattr(args, name) is not None:
@@ -204,10 +204,9 @@ def _run_lbfgs(
         nonlocal start
         seconds = time.perf_counter() - start
         iterate = SoftmaxModel(state.W, state.b, None, model.x_scale, kernels=kernels)
-        penalty = float(np.sum(np.square(state.W, dtype=np.float64))) / (2 * settings["C"])
         row = HistoryRow(
             epoch=state.nit,
-            train_loss=(state.fun - penalty) / n,
+            train_loss=(state.fun - state.penalty) / n,
             train_accuracy=math.nan,  # would take another pass
             validation_loss=iterate.loss(*test),
             validation_accuracy=iterate.accuracy(*test),
@@ -220,7 +219,13 @@ def _run_lbfgs(
         start = time.perf_counter()
 
     with _shown(listeners):
-        result = fit_lbfgs(model, *source.targets(source.train), **settings, callback=record)
+        result = fit_lbfgs(
+            model,
+            *source.targets(source.train),
+            **settings,
+            checkpoint=args.checkpoint,
+            callback=record,
+        )
     if not result.success:
         complain(args, f"warning: not converged: {result.message}; see --max-iter and --tol")
     say(args, f"after {result.nit} iterations: {result.message}")

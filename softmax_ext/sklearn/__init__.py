@@ -7,7 +7,8 @@ scikit-learn's they inherit from it; here is what finds the weights, and what pr
 
 # First, for its error where scikit-learn is missing.
 from . import _scikit_learn  # isort: skip  # noqa: F401
+from ._cv import LogisticRegressionCV
 from ._logistic import LogisticRegression
 from ._softmax import SoftmaxRegression
 
-__all__ = ["LogisticRegression", "SoftmaxRegression"]
+__all__ = ["LogisticRegression", "LogisticRegressionCV", "SoftmaxRegression"]

@@ -24,7 +24,10 @@ _EVERY_GRADIENT = 1e300
 
 
 def penalties_of(estimator: Any) -> tuple[float, float]:
-    """Return the factors of ||coef||^2 / 2 and |coef|_1, having had the parameters checked."""
+    """Return the factors of ||coef||^2 / 2 and |coef|_1, having had the parameters checked.
+
+    With penalty="group" the second is that of the features' norms.
+    """
     penalty = getattr(estimator, "penalty", "deprecated")
     if (
         penalty != "deprecated"
@@ -37,6 +40,8 @@ def penalties_of(estimator: Any) -> tuple[float, float]:
     if penalty is None or math.isinf(estimator.C):
         return 0.0, 0.0
     ratio = {"l1": 1.0, "l2": 0.0}.get(penalty, estimator.l1_ratio or 0.0)
+    if penalty == "group":
+        ratio = estimator.l1_ratio or 1.0
     return (1 - ratio) / estimator.C, ratio / estimator.C
 
 
@@ -50,6 +55,8 @@ def _have_parameters_checked(estimator: Any) -> None:
     shared |= {"tol": _EVERY_GRADIENT, "max_iter": 100, "verbose": 0, "class_weight": None}
     if estimator.solver not in SOLVERS:
         shared["solver"] = "saga"
+    if shared.get("penalty") == "group":
+        shared |= {"penalty": "deprecated", "l1_ratio": 0.0}
     if estimator.C not in (1.0, math.inf):
         shared["C"] = 2.0  # it tells apart the default, infinity, and the others
     theirs.set_params(**shared).fit([[0.0], [1.0]], [0, 1])

@@ -86,8 +86,6 @@ class IterationEvents:
         As of `Trainer`.
     X, y, weight : the rows, and their weights or None
         As the kernels take them.
-    penalty : callable
-        What the penalties add to the sum of the losses at W.
     validation : tuple (X, y) or None
         What to measure besides.
     n_iterations : int
@@ -102,7 +100,6 @@ class IterationEvents:
         X: Any,
         y: _Array,
         weight: NDArray[np.float64] | None,
-        penalty: Callable[[_Array], float],
         validation: tuple[Any, _Array] | None,
         n_iterations: int,
         model_options: dict[str, Any],
@@ -111,7 +108,6 @@ class IterationEvents:
         self._callbacks = (*on_batch_end, *on_epoch_end)
         self._X, self._y = X, y
         self._total_weight = X.shape[0] if weight is None else float(weight.sum())
-        self._penalty = penalty
         self._validation = validation
         self._n_iterations = n_iterations
         self._model_options = model_options
@@ -128,7 +124,7 @@ class IterationEvents:
             validation_accuracy = model.accuracy(*self._validation)
         row = HistoryRow(
             state.nit,
-            (state.fun - self._penalty(state.W)) / self._total_weight,
+            (state.fun - state.penalty) / self._total_weight,
             model.accuracy(self._X, self._y),
             validation_loss,
             validation_accuracy,
@@ -153,7 +149,6 @@ def listeners_of(
     X: Any,
     y: _Array,
     weight: NDArray[np.float64] | None,
-    penalties: tuple[float, float],
     validation: tuple[Any, _Array] | None,
     callbacks: Sequence[Any],
 ) -> list[Listener]:
@@ -161,17 +156,8 @@ def listeners_of(
     listeners: list[Listener] = [print_iteration] if estimator.verbose else []
     callbacks = (*estimator.callbacks, *callbacks)
     if callbacks:
-        l2, l1 = penalties
-        # Two columns of weights, -w/2 and w/2, have half of w's square.
-        l2_of_W = l2 if len(estimator.classes_) == 2 else l2 / 2
-
-        def penalty(W: _Array) -> float:
-            return l2_of_W * float(np.vdot(W, W)) + l1 * float(np.abs(W).sum())
-
         options = {"x_scale": estimator.x_scale, "kernels": estimator._kernels}
-        events = IterationEvents(
-            callbacks, X, y, weight, penalty, validation, estimator.max_iter, options
-        )
+        events = IterationEvents(callbacks, X, y, weight, validation, estimator.max_iter, options)
         listeners.append(events)
     return listeners
 

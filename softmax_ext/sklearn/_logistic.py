@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, TypeAlias
 
@@ -57,12 +58,17 @@ class LogisticRegression(ScikitLearns):
         scikit-learn.
     tol : float, optional
         Converged when no entry of the gradient of the objective, divided by the sum of s, is
-        larger, as in scikit-learn's "lbfgs".
+        larger, as in scikit-learn's "lbfgs"; with an L1 part, when the duality gap is at most this
+        share of the objective.
     max_iter : int, optional
         Most iterations. A `ConvergenceWarning` tells that they did not suffice, or what else ended
         the fit above `tol`, unless it was a callback.
     verbose : int, optional
         Above 0: a line for each iteration.
+    standardize : bool, optional
+        The only parameter that scikit-learn's has not: as if `StandardScaler` had been applied to X
+        (with the sample and class weights; without `fit_intercept` not centred), at no memory, and
+        with CSR left sparse. `coef_` and `intercept_` take X as it is. Not for "liblinear".
     random_state
         Nothing is random here: equal calls give the same bits, whatever the number of threads of
         the kernels. Another number of threads of NumPy's BLAS may change the last digits.
@@ -77,6 +83,8 @@ class LogisticRegression(ScikitLearns):
         The labels, sorted.
     n_iter_ : ndarray, shape (1,)
         Iterations made.
+    dual_gap_ : float
+        With an L1 part only: the objective is above its least value by no more than this, in nats.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -96,6 +104,48 @@ class LogisticRegression(ScikitLearns):
     >>> round(clf.score(X, y), 2)
     0.97
     """
+
+    _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
+        **ScikitLearns._parameter_constraints,
+        "standardize": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        penalty: str | None = "deprecated",
+        *,
+        C: float = 1.0,
+        l1_ratio: float = 0.0,
+        dual: bool = False,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 1,
+        class_weight: dict[Any, float] | str | None = None,
+        random_state: Any = None,
+        solver: str = "lbfgs",
+        max_iter: int = 100,
+        verbose: int = 0,
+        warm_start: bool = False,
+        n_jobs: int | None = None,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(
+            penalty,
+            C=C,
+            l1_ratio=l1_ratio,
+            dual=dual,
+            tol=tol,
+            fit_intercept=fit_intercept,
+            intercept_scaling=intercept_scaling,
+            class_weight=class_weight,
+            random_state=random_state,
+            solver=solver,
+            max_iter=max_iter,
+            verbose=verbose,
+            warm_start=warm_start,
+            n_jobs=n_jobs,
+        )
+        self.standardize = standardize
 
     #: What multiplies X, and the dtype of the weights for X of bytes.
     _x_scale = 1.0
@@ -127,6 +177,7 @@ class LogisticRegression(ScikitLearns):
             shapes and parameters that do not fit.
         """
         if self.solver == "liblinear":
+            self._refuse_standardize()
             super().fit(X, y, sample_weight)
             return self
         penalties = penalties_of(self)
@@ -222,6 +273,12 @@ class LogisticRegression(ScikitLearns):
         dtypes = [np.float64, np.float32, np.uint8]
         return validate_data(self, X, *y, reset=reset, accept_sparse="csr", dtype=dtypes, **options)
 
+    def _refuse_standardize(self) -> None:
+        if self.standardize:
+            raise ValueError(
+                f"standardize: True came with the solver {self.solver}, another solver was wanted"
+            )
+
     def _kernel_set(self) -> Any:
         return kernels_or_default(self._kernels)
 
@@ -253,6 +310,9 @@ class LogisticRegression(ScikitLearns):
         """Return the optimal W and b; warn if they were not reached."""
         W, b = self._start(X, go_on=self.warm_start)
         l2, l1 = penalties
+        is_grouped = getattr(self, "penalty", None) == "group"
+        if is_grouped and W.shape[1] == 2:
+            l1 *= math.sqrt(2)  # the norm of -w/2 and w/2 is |w| divided by that
         if task is not None:
             task.begin_step(W, b)
             listeners = [*listeners, task]
@@ -268,10 +328,12 @@ class LogisticRegression(ScikitLearns):
             b,
             l2=2 * l2 if W.shape[1] == 2 else l2,
             l1=l1,
+            penalty="group" if is_grouped else "l1",
             sample_weight=weight,
             x_scale=self._x_scale,
             tol=self.tol,
             max_iter=self.max_iter,
+            standardize=self.standardize,
             callback=callback if listeners else None,
             kernels=self._kernels,
             **options,
@@ -282,6 +344,9 @@ class LogisticRegression(ScikitLearns):
             total_weight = X.shape[0] if weight is None else weight.sum()
             self._warn_of_no_convergence(result, result.fun / total_weight)
         self.n_iter_ = np.array([result.nit], np.int32)
+        self.__dict__.pop("dual_gap_", None)
+        if result.gap is not None:
+            self.dual_gap_ = result.gap
         return result.W, result.b
 
     def _warn_of_no_convergence(self, result: FitResult, loss: float) -> None:

@@ -12,6 +12,8 @@ from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
 from ._scikit_learn import LogisticRegression as ScikitLearns
 
+_PENALTIES = LogisticRegression._parameter_constraints["penalty"]
+
 
 class SoftmaxParameters(LogisticRegression):
     """What `SoftmaxRegression` is made with: scikit-learn's parameters, and more."""
@@ -19,8 +21,9 @@ class SoftmaxParameters(LogisticRegression):
     _dtype_for_bytes = np.float32
 
     _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
-        **ScikitLearns._parameter_constraints,
+        **LogisticRegression._parameter_constraints,
         "solver": [StrOptions({*SOLVERS, "sgd"})],
+        "penalty": [StrOptions({*_PENALTIES[0].options, "group"}), *_PENALTIES[1:]],
         "x_scale": [Interval(Real, None, None, closed="neither")],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -52,6 +55,7 @@ class SoftmaxParameters(LogisticRegression):
         verbose: int = 0,
         warm_start: bool = False,
         n_jobs: int | None = None,
+        standardize: bool = False,
         x_scale: float = 1.0,
         label_smoothing: float = 0.0,
         epochs: int | str = "auto",
@@ -80,6 +84,7 @@ class SoftmaxParameters(LogisticRegression):
         self.verbose = verbose
         self.warm_start = warm_start
         self.n_jobs = n_jobs
+        self.standardize = standardize
         self.x_scale = x_scale
         self.label_smoothing = label_smoothing
         self.epochs = epochs

@@ -6,6 +6,8 @@ try:
     from sklearn.base import _fit_context
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegressionCV as ScikitLearnsCV
+    from sklearn.linear_model._logistic import _log_reg_scoring_path, _logistic_regression_path
     from sklearn.preprocessing import LabelEncoder
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.class_weight import compute_class_weight
@@ -14,6 +16,7 @@ try:
         check_classification_targets,
     )
     from sklearn.utils.optimize import _check_optimize_result
+    from sklearn.utils.parallel import Parallel
     from sklearn.utils.validation import (
         _check_sample_weight,
         check_is_fitted,
@@ -35,11 +38,15 @@ __all__ = [
     "Interval",
     "LabelEncoder",
     "LogisticRegression",
+    "Parallel",
+    "ScikitLearnsCV",
     "StrOptions",
     "_check_optimize_result",
     "_check_partial_fit_first_call",
     "_check_sample_weight",
     "_fit_context",
+    "_log_reg_scoring_path",
+    "_logistic_regression_path",
     "check_classification_targets",
     "check_is_fitted",
     "check_random_state",

@@ -35,8 +35,13 @@ class SoftmaxRegression(SoftmaxParameters):
 
     Parameters
     ----------
-    penalty, C, l1_ratio, dual, tol, fit_intercept, intercept_scaling, class_weight, max_iter, \
-    warm_start, n_jobs
+    penalty : str or None, optional
+        As of `LogisticRegression`, or "group": ``1 / C`` times the sum over the features of the
+        norm of their coefficients takes the place of ``|coef|_1``, so that a feature is in the
+        model for all classes or for none. With an `l1_ratio` between 0 and 1 a part of it, and an
+        L2 penalty for the rest. For every solver but "liblinear" and "sgd".
+    C, l1_ratio, dual, tol, fit_intercept, intercept_scaling, class_weight, max_iter, \
+    warm_start, n_jobs, standardize
         As of `LogisticRegression`.
     solver : str, optional
         As of `LogisticRegression`, or "sgd": minibatch gradient descent, which takes L2 penalties
@@ -148,14 +153,19 @@ class SoftmaxRegression(SoftmaxParameters):
             As `LogisticRegression.fit`; and if gradient descent diverges.
         """
         self.__dict__.pop("_run", None)
+        if self.penalty == "group" and self.solver in ("liblinear", "sgd"):
+            raise ValueError(f"Solver {self.solver} supports no penalty='group'.")
         if self.solver == "liblinear":
             if self.x_scale != 1 or self.label_smoothing or self.early_stopping or self.callbacks:
                 raise ValueError(
                     "Solver liblinear supports neither x_scale, label_smoothing, early_stopping "
                     "nor callbacks."
                 )
+            self._refuse_standardize()
             ScikitLearns.fit(self, X, y, sample_weight)
             return self
+        if self.solver == "sgd":
+            self._refuse_standardize()
         penalties = penalties_of(self)
         X, y = self._validate(X, y, reset=True)
         if y.ndim == 2:
@@ -180,7 +190,7 @@ class SoftmaxRegression(SoftmaxParameters):
                 self._keep(trainer)
                 W, b = model.W, model.b
             else:
-                listeners = listeners_of(self, X, target, weight, penalties, validation, best)
+                listeners = listeners_of(self, X, target, weight, validation, best)
                 W, b = self._minimize(
                     X, target, weight, penalties, listeners, task,
                     label_smoothing=self.label_smoothing,
@@ -224,7 +234,7 @@ class SoftmaxRegression(SoftmaxParameters):
         ValueError
             If `classes` is missing in the first call, or `y` has other labels.
         """
-        for name in ("early_stopping", "average"):
+        for name in ("early_stopping", "average", "standardize"):
             if getattr(self, name):
                 raise ValueError(f"partial_fit does not support {name}=True")
         if self.class_weight == "balanced":

@@ -7,12 +7,15 @@ import math
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .. import _descent
 from ..arguments import Array, Csr
 from ..foreign import problem_of
+from ..model import described
 from ..results import LinearCrossEntropyResult
-from .objective import Doubles, Evaluation, Floats, split
-from .sample import ArraySample
+from .objective import Columns, Doubles, Evaluation, Floats, split
+from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
@@ -69,6 +72,7 @@ class ArrayObjective:
         )  # fmt: skip
         self._problem.check()
         self._is_checked = False
+        self._columns: Columns | None = None
         self._compute_in(dtype)
 
     def _compute_in(self, dtype: np.dtype[Any]) -> None:
@@ -126,18 +130,68 @@ class ArrayObjective:
 
     def sample(self, n: int, *, by_length: bool) -> ArraySample:
         """Draw n rows by their weight; see the protocol."""
+        return ArraySample(self, self._share(), n, by_length)
+
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the features' means and deviations; see the protocol."""
+        mean, deviation = moments(self.X, self._share())
+        return mean * self.x_scale, deviation * abs(self.x_scale)
+
+    def _share(self) -> Doubles:
+        """Return the weights of the rows, those that do not count without one, of sum 1."""
+        weight = self.masses()
+        total = weight.sum()
+        return weight / total if total else weight
+
+    def description(self) -> str:
+        """Return what a resumed fit recognises the data by; X itself is not read."""
+        arrays = (self._y, self.sample_weight)
+        return described(self._values.dtype, self.X.shape, arrays)
+
+    def masses(self) -> Doubles:
+        """Return what the rows' weights times the sums of their targets are (N,)."""
         weight = np.ones(self.n_rows) if self.sample_weight is None else self.sample_weight.copy()
         if self._y.ndim == 1:
             weight[self._y < 0] = 0
         else:
             weight *= self._y.sum(axis=1)
-        return ArraySample(self, weight / weight.sum(), n, by_length)
+        return weight
+
+    def columns(self, features: NDArray[np.intp]) -> Columns:
+        """Return some columns of X, times x_scale; those of CSR are sorted once."""
+        X, dtype = self.X, self.dtype
+        if not isinstance(X, Csr):
+            dense = np.ascontiguousarray(X[:, features].T, dtype) * dtype.type(self.x_scale)
+            begins = np.arange(len(features) + 1) * self.n_rows
+            rows = np.tile(np.arange(self.n_rows, dtype=np.int32), len(features))
+            return Columns(dense.reshape(-1), rows, begins)
+        if self._columns is None:
+            values = np.empty(len(X.data), dtype)
+            sorted_rows = np.empty(len(X.data), np.int32)
+            begins = np.zeros(self.n_features + 1, np.int64)
+            _descent.transpose(
+                np.ascontiguousarray(X.data, dtype), np.ascontiguousarray(X.indices),
+                X.indptr.astype(np.int64), begins, values, sorted_rows,
+            )  # fmt: skip
+            values *= dtype.type(self.x_scale)
+            self._columns = Columns(values, sorted_rows, begins)
+        values, sorted_rows, begins = self._columns
+        first, lengths = begins[features], begins[features + 1] - begins[features]
+        ends = np.cumsum(lengths)
+        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
+            first - ends + lengths, lengths
+        )
+        return Columns(values[entries], sorted_rows[entries], np.append(0, ends))
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""
         W, b = split(theta.astype(self.dtype), self.has_intercept)
         result: Floats = self._kernels.predict_proba(x, W, b, x_scale=self.x_scale)
         return result
+
+    def all_probabilities(self, theta: Doubles) -> Floats:
+        """Return the probabilities of the classes of all rows."""
+        return self.probabilities(self.X, theta)
 
     def projections(self, W: Doubles, b: Doubles) -> Floats:
         """Return the products of all rows with W, plus b."""

@@ -15,12 +15,16 @@ tell: to within rounding the gap is never less than the distance to the optimum.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from .objective import Doubles, split
 from .penalties import SparsePenalty
+
+#: Returns the mean loss at a point, and its gradient.
+Evaluate: TypeAlias = Callable[[Doubles], tuple[float, Doubles]]
 
 # Halvings of the interval of the mixture that is looked for.
 HALVINGS = 60
@@ -109,30 +113,31 @@ def _best_share(entropy: float, sizes: Doubles, strength: float, l2: float) -> f
     return low
 
 
-def sums_of_targets(value_and_gradient, shape: tuple[int, int]) -> Doubles:  # type: ignore[no-untyped-def]
+def sums_of_targets(evaluate: Evaluate, shape: tuple[int, int]) -> Doubles:
     """Return ``sum_i s_i (x_i, 1) q_i^T / sum_i s_i`` by two evaluations.
 
-    With all probability on one class k the gradient of another is minus its sum; with all on
-    another, so is that of k.
+    With all probability on one class the gradient of every other one is minus its sum; and with all
+    on another, that of the first.
     """
-    C = shape[1]
     result = np.zeros(shape)
-    if C == 1:
+    if shape[1] == 1:
         return result
     theta = np.zeros(shape)
     for certain in (0, 1):
         theta[-1] = 0
         theta[-1, certain] = CERTAIN
-        gradient = value_and_gradient(theta)[1]
-        others = np.arange(C) != certain
+        gradient = evaluate(theta)[1]
+        others = np.arange(shape[1]) != certain
         result[:, others] = -gradient[:, others]
     return result
 
 
-def strongest(targets: Doubles, totals: Doubles) -> Doubles:
-    """Return the gradient of W at 0 with the best intercepts: each class's share of the weight.
-
-    ``totals`` are the sums of all classes, shape (D,).
-    """
-    shares = targets[-1] / math.fsum(targets[-1])
-    return np.outer(totals, shares) - targets[:-1]
+def gradient_at_zero(evaluate: Evaluate, shape: tuple[int, int], has_intercept: bool) -> Doubles:
+    """Return the gradient of the weights where they are 0, with the best intercepts."""
+    if not has_intercept:
+        return evaluate(np.zeros(shape))[1]
+    targets = sums_of_targets(evaluate, shape)
+    if shape[1] == 1:
+        return targets[:-1]
+    shares = targets[-1] / targets[-1].sum()
+    return np.outer(targets[:-1].sum(axis=1), shares) - targets[:-1]

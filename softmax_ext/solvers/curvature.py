@@ -162,15 +162,27 @@ class Curvature:
 
     def shared(self, theta: Doubles) -> Preconditioner | None:
         """One matrix for all classes; None if there is no positive one, as below."""
+        (factor,) = self._factorised(*self._of_all_classes(theta))
+        if factor is None:
+            return None
+        return self._with_features_standardised(lambda g: solve(factor, g))
+
+    def _of_all_classes(self, theta: Doubles) -> tuple[NDArray[np.intp], Doubles]:
+        """Choose rows at a point; return them and their weights (n, 1) in what classes share."""
         P = self.sample.probabilities(theta)
         chosen, factors = self.choose(P)
         p = P[chosen]
         # The mean of the C - 1 eigenvalues of K_i that are not 0.
         size = factors * (1 - np.einsum("ij,ij->i", p, p)) / max(1, self.C - 1)
-        (factor,) = self._factorised(chosen, np.maximum(size, 0)[:, None])
-        if factor is None:
-            return None
-        return self._with_features_standardised(lambda g: solve(factor, g))
+        return chosen, np.maximum(size, 0)[:, None]
+
+    def second_moments(self, theta: Doubles) -> tuple[Floats, float]:
+        """Return the matrix that `shared` factorises, without l2, and the sum of its weights.
+
+        It is of the rows centred by `sample.mean` and divided by `scale`.
+        """
+        chosen, weights = self._of_all_classes(theta)
+        return self.moments(chosen, weights, self.dtype)[0], float(weights.sum())
 
     def blocks(self, theta: Doubles) -> Preconditioner | None:
         """A matrix for each rotated class."""
@@ -302,18 +314,18 @@ class Curvature:
         return ridge
 
 
-def solve(factor: Floats, x: Doubles) -> Floats:
+def solve(factor: Floats, x: Doubles) -> Doubles:
     """Return ``factor.T @ factor @ x``, for x (n, k)."""
     return product(factor.T, product(factor, x.astype(factor.dtype)))
 
 
-def product(a: Floats, b: Floats) -> Floats:
+def product(a: Floats, b: Floats) -> Doubles:
     """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
 
     After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the
     rows that comes next, sharing a core with one of them, takes twice as long.
     """
-    result: Floats = kernels_or_default(None).linear(a, b)
+    result: Doubles = kernels_or_default(None).linear(a, b)
     return result
 
 

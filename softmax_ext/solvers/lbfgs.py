@@ -86,7 +86,7 @@ class _Fit:
         self._renewal: Renewal | None = None
         if self._precondition:
             self._renewal = Renewal(objective, self._inverse_hessian)
-        self._progress = _Progress(PLAIN_PATIENCE if self._renewal is None else PATIENCE)
+        self._progress = Progress(PLAIN_PATIENCE if self._renewal is None else PATIENCE)
 
     def _place(self, theta: Doubles, value: float, gradient: Doubles) -> None:
         self._theta, self._value, self._gradient = theta, value, gradient
@@ -151,7 +151,7 @@ class _Fit:
         """Go on without the preconditioner, where there is one and no step along it was good."""
         if self._renewal is None or not self._renewal.drop():
             return False
-        self._progress = _Progress(PLAIN_PATIENCE)
+        self._progress = Progress(PLAIN_PATIENCE)
         return True
 
     def _step(self, theta: Doubles, value: float, gradient: Doubles) -> None:
@@ -188,12 +188,13 @@ class _Fit:
         theta = self._theta.astype(objective.result_dtype)
         W, b = split(theta, objective.losses.has_intercept)
         return FitResult(
-            W=W, b=b, fun=self._value * objective.total_weight, grad_norm=self._norm, gap=None,
-            nit=self._nit, nfev=objective.nfev,
+            W=W, b=b, fun=self._value * objective.total_weight,
+            penalty=objective.penalty(self._theta) * objective.total_weight,
+            grad_norm=self._norm, gap=None, nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip
 
 
-class _Progress:
+class Progress:
     """Tells how much is to be expected of a fit, and whether rounding leads it in circles."""
 
     def __init__(self, patience: int) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _descent
-from .curvature import MOST_BYTES, Curvature, mean_K
+from .curvature import MOST_BYTES, Curvature, mean_K, product
 from .objective import Doubles, Floats
 from .penalised import Penalised
 from .standard import Standard
@@ -53,9 +53,7 @@ class Moments:
             objective.losses, objective.l2 / objective.total_weight, ROWS_PER_FEATURE
         )
         sample = self.curvature.sample
-        self.standard = Standard(
-            sample.mean, self.curvature.scale, objective.losses.has_intercept
-        )
+        self.standard = Standard(sample.mean, self.curvature.scale, objective.losses.has_intercept)
         # Steps, changes of the gradient, and the model's Hessian times the steps.
         self._pairs: list[tuple[Doubles, Doubles, Doubles]] = []
         #: What the model is made of, once it is: axes (C, R) and moments (R or 1, w, w).
@@ -100,12 +98,14 @@ class Moments:
 
     def times(self, v: Doubles) -> Doubles:
         """Return the model's Hessian, without corrections, times a standardised direction."""
-        rotated = np.ascontiguousarray((v @ self.axes).T) * self.factors[:, None]
         if not self.curvature.has_moments:
             result: Doubles = np.einsum("jce,je->jc", self._blocks, v)
             return result
-        narrow = rotated.astype(self._dtype)[:, :, None]
-        return np.matmul(self.moments, narrow)[:, :, 0].astype(np.float64).T @ self.axes.T
+        rotated = ((v @ self.axes) * self.factors).astype(self._dtype)
+        if len(self.moments) == 1:
+            return product(self.moments[0], rotated) @ self.axes.T
+        columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
+        return np.hstack(columns) @ self.axes.T
 
     def add(self, step: Doubles, change: Doubles) -> None:
         """Remember a step and the change of the smooth part's gradient without the L2 penalty."""
@@ -177,7 +177,7 @@ class Moments:
                 break
         result = standard.back(X)
         # Exactly where it was, where nothing moved.
-        same = X == start
+        same = start == X
         D = len(standard.scale)
         result[:D][same[:D]] = theta[:D][same[:D]]
         return result

@@ -9,7 +9,7 @@ Parameters and gradients are one array each: W (D, C), and below it, if there ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,17 @@ class Evaluation(NamedTuple):
     gradient: Floats
     #: The sum of the weights of the rows that count, the same at every point.
     total_weight: float
+
+
+class Columns(NamedTuple):
+    """Some columns of a matrix, one after the other."""
+
+    #: What they hold, but for zeros.
+    values: Floats
+    #: The rows of the values.
+    rows: NDArray[np.int32]
+    #: Where each column begins, and where the last one ends.
+    begins: NDArray[np.int64]
 
 
 class Objective(Protocol):
@@ -94,8 +105,28 @@ class Objective(Protocol):
             Whether long rows, which have the larger part in the Hessian, are to be likelier.
         """
 
+    def moments(self) -> tuple[Doubles, Doubles]:
+        """Return the means and deviations (D,) of the features, by the weights of all rows.
+
+        In float64, from the rows that count. 0 for the deviation of a feature that never changes.
+        """
+
     def in_float64(self) -> Objective:
         """Return the same sum, computed in float64."""
+
+
+@runtime_checkable
+class ColumnObjective(Objective, Protocol):
+    """An objective that also has the features' columns and the rows' probabilities at hand."""
+
+    def columns(self, features: NDArray[np.intp]) -> Columns:
+        """Return some columns."""
+
+    def masses(self) -> Doubles:
+        """Return the rows' weights, times the sums of their targets, shape (N,)."""
+
+    def all_probabilities(self, theta: Doubles) -> Floats:
+        """Return the probabilities (N, C) of the classes of all rows."""
 
 
 class Sample(Protocol):

@@ -31,16 +31,17 @@ class InverseHessian:
     added up.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], memory: int = MEMORY) -> None:
+        self._memory = memory
         # Steps, changes of the gradient, and the first inverse Hessian times those changes.
-        self._S = np.zeros((MEMORY, *shape), dtype)
-        self._Y = np.zeros((MEMORY, *shape), dtype)
+        self._S = np.zeros((memory, *shape), dtype)
+        self._Y = np.zeros((memory, *shape), dtype)
         self._Z = self._Y
         # The places of the pairs in these arrays, the oldest pair's first.
         self._order: list[int] = []
         # By place: products of a step with the changes from its own on, and of changes with Z.
-        self._SY = np.zeros((MEMORY, MEMORY))
-        self._YZ = np.zeros((MEMORY, MEMORY))
+        self._SY = np.zeros((memory, memory))
+        self._YZ = np.zeros((memory, memory))
         self._first: Preconditioner | None = None
         self._first_step = FIRST_STEP
         # The gradient that the first one was last applied to, and the product.
@@ -61,6 +62,18 @@ class InverseHessian:
             if first is not None:
                 self._Z[i] = first(self._Y[i].astype(np.float64))
             self._YZ[:n, i] = _products(self._Y[:n], self._Z[i])
+
+    def add_penalty(self, l2: float, n_features: int) -> None:
+        """Let the pairs be those of the objective with another penalty, l2 higher or lower.
+
+        To be followed by `set_first`.
+        """
+        n = len(self._order)
+        self._Y[:n, :n_features] += self._Y.dtype.type(l2) * self._S[:n, :n_features]
+        for i in range(n):
+            self._SY[:n, i] = _products(self._S[:n], self._Y[i])
+        if not (self._SY.diagonal()[:n] > 0).all():  # what is left is rounding
+            self._order.clear()
 
     @property
     def has_first(self) -> bool:
@@ -98,7 +111,7 @@ class InverseHessian:
         product, length = float(np.vdot(s, y)), float(np.vdot(y, z))
         if not (length > 0 and product > LEAST_PRODUCT * length):
             return
-        i = self._order.pop(0) if len(self._order) == MEMORY else len(self._order)
+        i = self._order.pop(0) if len(self._order) == self._memory else len(self._order)
         self._order.append(i)
         self._S[i], self._Y[i], self._Z[i] = s, y, z
         n = len(self._order)

@@ -20,9 +20,7 @@ class Penalised:
     that a step and the change of the gradient along it belong to each other.
     """
 
-    def __init__(
-        self, losses: Objective, l2: float, l1: float = 0.0, kind: str = "l1"
-    ) -> None:
+    def __init__(self, losses: Objective, l2: float, l1: float = 0.0, kind: str = "l1") -> None:
         self.losses = losses
         self.l2 = l2
         #: What makes weights exactly 0, or None.

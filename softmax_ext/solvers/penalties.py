@@ -43,7 +43,7 @@ class SparsePenalty:
         return self.strength * float(self.sizes(W).sum())
 
     def directions(self, W: Doubles) -> Doubles:
-        """Return the gradient of the sizes' sum: signs, or rows of norm 1; 0 for parts that are 0."""
+        """Return the gradient of the sizes' sum: signs, or rows of norm 1; 0 where parts are 0."""
         if not self.is_grouped:
             return np.sign(W)
         sizes = self.sizes(W)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from . import columns
 from .certificate import Certificate, sums_of_targets
+from .columns import ColumnModel
 from .moments import Moments
 from .objective import Doubles, split
 from .penalised import Penalised
@@ -67,9 +69,13 @@ class _Fit:
             theta = objective.representable(theta)
         self._bound = -math.inf
         self._place(theta, *objective.loss_and_gradient(theta))
-        self._model = Moments(objective)
-        self._newton = SupportNewton(objective, self._model)
-        self._is_due = False
+        self._model: Moments | ColumnModel
+        self._newton: SupportNewton | None = None
+        if columns.suits(objective):
+            self._model = ColumnModel(objective)
+        else:
+            self._model = Moments(objective)
+            self._newton = SupportNewton(objective, self._model)
 
     def _evaluate(self, theta: Doubles) -> None:
         value, gradient = self._objective.value_and_gradient(theta)
@@ -161,7 +167,7 @@ class _Fit:
             self._model.renew(self._theta)
         before = self._theta
         went = self._proximal_step()
-        if self._is_settled(before):
+        if self._newton is not None and self._is_settled(before):
             went = self._newton_step() or went
         return went
 
@@ -176,7 +182,6 @@ class _Fit:
         objective = self._objective
         while True:
             proposal = objective.representable(self._model.propose(self._theta, self._gradient))
-            D = objective.n_features
             step = proposal - self._theta
             assert objective.sparse is not None
             promised = float(np.vdot(self._loss_gradient, step)) + (
@@ -191,6 +196,7 @@ class _Fit:
                 return False
 
     def _newton_step(self) -> bool:
+        assert self._newton is not None
         direction = self._newton.direction(self._theta, self._gradient)
         if direction is None:
             return False
@@ -237,6 +243,8 @@ class _Fit:
         subgradient = objective.subgradient(self._theta, self._gradient)
         total = objective.total_weight
         return FitResult(
-            W=W, b=b, fun=self._value * total, grad_norm=float(np.abs(subgradient).max()),
-            gap=self._gap * total, nit=self._nit, nfev=objective.nfev,
+            W=W, b=b, fun=self._value * total,
+            penalty=objective.penalty(self._theta) * total,
+            grad_norm=float(np.abs(subgradient).max()), gap=self._gap * total,
+            nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip

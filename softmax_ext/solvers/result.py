@@ -29,6 +29,8 @@ class FitResult(dict[str, Any]):
         Intercepts.
     fun : float
         The objective at `W` and `b`: a sum over rows, in nats.
+    penalty : float
+        What of `fun` is the penalties'; the rest is the rows' losses.
     grad_norm : float
         Largest absolute entry of the gradient of the objective divided by the sum of the weights
         of the rows; this is what `tol` bounds. With a penalty that has corners, of the

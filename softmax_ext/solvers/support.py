@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import inverse_factor
+from .curvature import inverse_factor, solve
 from .moments import Moments
 from .objective import Doubles, Floats
 from .penalised import Penalised
@@ -64,11 +64,11 @@ class SupportNewton:
         if not right.any():
             return None
         self._renew(theta, mask)
-        solve = self._inverse
-        if solve is None:
+        apply = self._inverse
+        if apply is None:
             return None
         x, r = np.zeros_like(right), right
-        z = np.where(mask, solve(r), 0)
+        z = np.where(mask, apply(r), 0)
         p, rz = z, float(np.vdot(r, z))
         least = FORCING**2 * rz
         for _ in range(MOST_PRODUCTS):
@@ -79,7 +79,7 @@ class SupportNewton:
             a = rz / curvature
             x = x + a * p
             r = r - a * q
-            z = np.where(mask, solve(r), 0)
+            z = np.where(mask, apply(r), 0)
             previous, rz = rz, float(np.vdot(r, z))
             if not rz > least:
                 break
@@ -144,7 +144,8 @@ class SupportNewton:
                     if c == e:
                         weights += p[part, c] * factors[part]
                     weighted = a[:, of_c] * weights.astype(a.dtype)[:, None]
-                    H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]] += weighted.T @ a[:, features[e]]
+                    block = H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]]
+                    block += weighted.T @ a[:, features[e]]
         H = np.tril(H)
         H += np.tril(H, -1).T
         places = np.concatenate(features), np.repeat(np.arange(len(features)), np.diff(ends))
@@ -154,14 +155,14 @@ class SupportNewton:
         if factor is None:
             return self._by_class(theta, mask)
 
-        def solve(r: Doubles) -> Doubles:
+        def apply(r: Doubles) -> Doubles:
             # What has come into the support since is left to the gradient's own scale.
             result = self._diagonal(r)
-            result[places] = factor.T @ (factor @ r[places].astype(factor.dtype))
+            result[places] = solve(factor, r[places][:, None])[:, 0]
             return result
 
         self._scales = self._diagonal_of(theta)
-        return solve
+        return apply
 
     def _by_class(self, theta: Doubles, mask: NDArray[np.bool_]) -> Solver:
         """Each class's part of the model's Hessian."""
@@ -181,13 +182,13 @@ class SupportNewton:
             if factor is not None:
                 parts.append((c, places, factor))
 
-        def solve(r: Doubles) -> Doubles:
+        def apply(r: Doubles) -> Doubles:
             result = self._diagonal(r)
             for c, places, factor in parts:
-                result[places, c] = factor.T @ (factor @ r[places, c].astype(factor.dtype))
+                result[places, c] = solve(factor, r[places, c][:, None])[:, 0]
             return result
 
-        return solve
+        return apply
 
     def _diagonal_of(self, theta: Doubles) -> Doubles:
         diagonal = self._model.diagonal() + self._ridges(theta)

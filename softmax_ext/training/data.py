@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import as_row_weights
 from ..foreign import problem_of
-from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite
+from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, described, is_blocks
+
+if TYPE_CHECKING:
+    from ..datasets.blocks import Blocks
+    from .block_data import BlockData
+    from .run import Run
+
+#: Data in memory, and rows of it.
+Minibatches: TypeAlias = "Generator[tuple[TrainingData, NDArray[np.intp]], None, None]"
 
 
 class TrainingData:
@@ -54,6 +62,19 @@ class TrainingData:
             check_finite(self.X, self.target)
             self._is_checked = True
 
+    def minibatches(self, run: Run, batch_size: int, shuffle: bool) -> Minibatches:
+        """Yield what is left of the running epoch: whose rows, and which."""
+        order = run.draw_order(self.n_rows, shuffle)
+        for start in range(run.batch * batch_size, self.n_rows, batch_size):
+            yield self, order[start : start + batch_size]
+
+    def score(self, model: SoftmaxModel) -> tuple[float, float]:
+        """Return the mean loss and the accuracy of a model."""
+        loss, n_correct = self.problem.evaluate(model.W, model.b)
+        self.check_loss(loss)
+        n_counted = self.n_counted()
+        return loss, n_correct / n_counted if n_counted else math.nan
+
     def n_counted(self, rows: NDArray[np.intp] | None = None) -> int:
         """Return how many of the rows, or of all, have a label that counts."""
         if self._some_ignored:
@@ -63,26 +84,28 @@ class TrainingData:
 
     def description(self) -> str:
         """Return what a resumed run recognises its data by; X itself is not read."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for array in self._described:
-            if array is not None:
-                dtype = np.int64 if array.dtype.kind in "iu" else np.float64
-                digest.update(array.astype(dtype).tobytes())
         values = self.X if isinstance(self.X, np.ndarray) else self.X.data
-        return f"{values.dtype} of shape {self.X.shape}, labels {digest.hexdigest()[:16]}"
+        return described(values.dtype, self.X.shape, self._described)
+
+
+def training_data(model: SoftmaxModel, X: Any, y: Any, **options: Any) -> TrainingData | BlockData:
+    """Check data against a model, be it in memory or in blocks; options as of `TrainingData`."""
+    if not is_blocks(X):
+        return TrainingData(model, X, y, **options)
+    from .block_data import BlockData
+
+    return BlockData(model, X, y, **options)
 
 
 def check_validation_data(
     model: SoftmaxModel,
-    validation_data: tuple[ArrayLike, ArrayLike],
+    validation_data: tuple[ArrayLike, ArrayLike] | Blocks,
     batch_size: int,
     kernels: Any,
-) -> TrainingData:
+) -> TrainingData | BlockData:
     with naming_validation_data():
-        X, y = validation_data
-        return TrainingData(model, X, y, batch_size=batch_size, kernels=kernels)
+        X, y = (validation_data, None) if is_blocks(validation_data) else validation_data
+        return training_data(model, X, y, batch_size=batch_size, kernels=kernels)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..results import LinearCrossEntropyResult
+    from .block_data import BlockData
 
 
 class Loop:
@@ -32,8 +34,8 @@ class Loop:
         self,
         settings: Settings,
         run: Run,
-        data: TrainingData,
-        validation: TrainingData | None,
+        data: TrainingData | BlockData,
+        validation: TrainingData | BlockData | None,
         report_divergence: Callable[[HistoryRow, str], None],
     ) -> None:
         self.settings = settings
@@ -71,20 +73,19 @@ class Loop:
             # Not in the last epoch only: resumed with other epochs this may be the last.
             run.sgd.start_averaging()
         started = time.perf_counter() - run.seconds
-        order = run.draw_order(data.n_rows, settings.shuffle)
+        minibatches = data.minibatches(run, batch_size, settings.shuffle)
         try:
             # A run that diverges is reported once, not by NumPy in every step.
-            with np.errstate(over="ignore", invalid="ignore"):
-                for start in range(run.batch * batch_size, data.n_rows, batch_size):
-                    rows = order[start : start + batch_size]
-                    result = data.problem.value_and_gradient(W, b, rows=rows, out=result)
+            with np.errstate(over="ignore", invalid="ignore"), contextlib.closing(minibatches):
+                for part, rows in minibatches:
+                    result = part.problem.value_and_gradient(W, b, rows=rows, out=result)
                     if result.total_weight:
-                        data.check_loss(float(result.loss))
+                        part.check_loss(float(result.loss))
                     else:
                         _set_to_zero(result)
                     self.guard.hold()
                     run.sgd.step((result.dW, result.db), rate)
-                    run.count(result, data.n_counted(rows))
+                    run.count(result, part.n_counted(rows))
                     self.guard.release()
                     if self.on_batch_end:
                         run.seconds = time.perf_counter() - started
@@ -123,12 +124,8 @@ class Loop:
         """Return loss and accuracy of the validation data."""
         if self.validation is None:
             return math.nan, math.nan
-        model = self.run.model
-        loss, n_correct = self.validation.problem.evaluate(model.W, model.b)
         with naming_validation_data():
-            self.validation.check_loss(loss)
-        n_counted = self.validation.n_counted()
-        return loss, n_correct / n_counted if n_counted else math.nan
+            return self.validation.score(self.run.model)
 
     def _batch_event(self) -> TrainingEvent:
         run = self.run

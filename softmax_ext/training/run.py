@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model import SoftmaxModel
 from ..results import LinearCrossEntropyResult
-from .data import TrainingData
 from .history import History
 from .sgd import SGD, parameters_of
+
+if TYPE_CHECKING:
+    from .block_data import BlockData
+    from .data import TrainingData
 
 
 class Run:
@@ -42,14 +45,20 @@ class Run:
 
     def draw_order(self, n_rows: int, shuffle: bool) -> NDArray[np.intp]:
         """Return the order of the running epoch, the same each time."""
-        if not shuffle:
-            self._next_generator_state = self.generator_state
-            return np.arange(n_rows)
+        generator = self.generator()
+        order = generator.permutation(n_rows) if shuffle else np.arange(n_rows)
+        self.keep(generator)
+        return order
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator as it was when the running epoch began."""
         generator = np.random.Generator(np.random.PCG64())
         generator.bit_generator.state = self.generator_state
-        order = generator.permutation(n_rows)
+        return generator
+
+    def keep(self, generator: np.random.Generator) -> None:
+        """Let the next epoch go on from a generator that has drawn this one's order."""
         self._next_generator_state = generator.bit_generator.state
-        return order
 
     def count(self, result: LinearCrossEntropyResult, n_counted: int) -> None:
         """Add a minibatch to the sums."""
@@ -74,7 +83,7 @@ class Run:
         self.batch = self.n_correct = self.n_counted = 0
         self.loss_sum = self.weight_sum = self.seconds = 0.0
 
-    def check_data(self, data: TrainingData) -> None:
+    def check_data(self, data: TrainingData | BlockData) -> None:
         """Refuse other data than the checkpoint's; a run without a checkpoint takes any."""
         if self.data_description and self.data_description != data.description():
             raise ValueError(

@@ -6,21 +6,25 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..arguments import integer_between
 from ..errors import ModelFormatError
-from ..model import SoftmaxModel, kernels_or_default
+from ..model import SoftmaxModel, is_blocks, kernels_or_default
 from . import checkpoint as checkpoint_file
-from .data import TrainingData, check_validation_data
+from .data import TrainingData, check_validation_data, training_data
 from .history import History, HistoryRow
 from .loop import Loop
 from .run import Run
 from .settings import Settings, check_learning_rate
-from .sgd import SGD
+from .sgd import SGD, parameters_of
+
+if TYPE_CHECKING:
+    from ..datasets.blocks import Blocks
+    from .block_data import BlockData
 
 
 class Trainer(Settings):
@@ -107,11 +111,11 @@ class Trainer(Settings):
     def fit(
         self,
         model: SoftmaxModel,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Blocks,
+        y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | Blocks | None = None,
     ) -> History:
         """Train a model, in place.
 
@@ -121,13 +125,15 @@ class Trainer(Settings):
             What to train, from the weights it has. (After `resume`: from those of the checkpoint.)
         X : array_like, shape (N, D) or (N, h, w, ...)
             Examples or images: float32, float64, float16, bfloat16 or uint8; other integers are
-            converted once.
-            Or a sparse matrix (N, D) in CSR form.
+            converted once. Or a sparse matrix (N, D) in CSR form. Or `Blocks`: each minibatch then
+            has rows of one piece. The order of the pieces (but for a callable's) and that of the
+            rows in each are drawn in every epoch.
         y : array_like, shape (N,) or (N, C)
-            Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them.
+            Class labels, or probabilities of a floating dtype, as `SoftmaxModel` takes them. None
+            for `Blocks`.
         sample_weight : array_like, shape (N,), optional
             Weight of each row in the loss and in its minibatch's mean, at least 0.
-        validation_data : tuple (X, y), optional
+        validation_data : tuple (X, y) or Blocks, optional
             What to measure loss and accuracy on at the end of each epoch.
 
         Returns
@@ -141,7 +147,8 @@ class Trainer(Settings):
             If the arguments do not fit each other, or the model's weights or the sample weights
             are not finite; the model has not been changed then. Also if the data is not what the
             resumed run was trained on. For NaN or infinity in X or in probabilities as soon as a
-            loss shows it; the model is left as the last whole step left it.
+            loss shows it; the model is left as the last whole step left it. For what is wrong with
+            a piece of `Blocks` when that is read; the model is as it was before `fit`.
         KeyboardInterrupt
             On Ctrl-C; the model is left as the last whole step left it. With a checkpoint it is
             a `TrainingInterrupted`, and the checkpoint holds that very step.
@@ -154,7 +161,7 @@ class Trainer(Settings):
             Once, if an epoch's loss is not finite.
         """
         kernels = kernels_or_default(model.kernels if self.kernels is None else self.kernels)
-        data = TrainingData(
+        data = training_data(
             model, X, y, batch_size=self.batch_size, kernels=kernels, sample_weight=sample_weight,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
@@ -164,7 +171,13 @@ class Trainer(Settings):
         if validation_data is not None:
             validation = check_validation_data(model, validation_data, self.batch_size, kernels)
         run = self._begin(model, data)
-        Loop(self, run, data, validation, self._report_divergence).run_epochs()
+        before = [p.copy() for p in parameters_of(model)] if is_blocks(X) else []
+        try:
+            Loop(self, run, data, validation, self._report_divergence).run_epochs()
+        except (ValueError, TypeError, IndexError):
+            for parameter, old in zip(parameters_of(model), before, strict=False):
+                parameter[...] = old
+            raise
         return run.history
 
     @classmethod
@@ -258,7 +271,7 @@ class Trainer(Settings):
         trainer._resumed = True
         return trainer
 
-    def _begin(self, model: SoftmaxModel, data: TrainingData) -> Run:
+    def _begin(self, model: SoftmaxModel, data: TrainingData | BlockData) -> Run:
         """Start a run, or take up the one of the checkpoint."""
         if self._resumed:
             run = self._current_run()

@@ -105,7 +105,7 @@ def _ours(library: str, workload: Workload, wanted_isas: tuple[str, ...]) -> lis
             continue
         kernels = softmax_ext.Kernels(isa)
         found.append(Contender(name, library, ours.builders(kernels)[workload.op]))
-        if workload.x_dtype == "uint8" and workload.op.endswith("_with_grad"):
+        if workload.x_dtype != workload.dtype and workload.op.endswith("_with_grad"):
             build = ours.from_floats(kernels)
             found.append(Contender(f"{name}, X as floats", library, build))
     return found

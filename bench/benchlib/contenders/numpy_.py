@@ -18,8 +18,8 @@ from benchlib.data import LEARNING_RATE, Data, UnsuitedError, empty, order_of
 from benchlib.truth import Answer
 from benchlib.workloads import Workload
 
-#: Rows of X converted at a time where it is stored as uint8: the floats stay in the cache.
-UINT8_BLOCK = 2048
+#: Rows of X converted at a time where it is no floats yet: the floats stay in the cache.
+WIDENED = 2048
 
 Array = NDArray[Any]
 
@@ -136,23 +136,42 @@ def _gradient(workload: Workload, data: Data) -> Callable[[], Any]:
     if data.batches:
         step, rows = _Step(workload, data, workload.batch), next_batch(data)
         return lambda: step.of(X, y, rows(), W, b)
-    if workload.x_dtype != "uint8":
+    if workload.x_dtype == workload.dtype:
         step = _Step(workload, data, workload.rows)
         return lambda: step(X, y, W, b, len(X))
-    blocks = _Step(workload, data, UINT8_BLOCK)
+    blocks = _Step(workload, data, WIDENED)
     dW, db = np.empty_like(W), np.empty_like(b)
 
     def run() -> Any:
         loss = 0.0
         dW[...] = 0
         db[...] = 0
-        for start in range(0, len(X), UINT8_BLOCK):
-            rows = slice(start, start + UINT8_BLOCK)
+        for start in range(0, len(X), WIDENED):
+            rows = slice(start, start + WIDENED)
             part, dW_part, db_part, _ = blocks(X[rows], y[rows], W, b, len(X))
             loss += part
             np.add(dW, dW_part, out=dW)
             np.add(db, db_part, out=db)
         return loss, dW, db
+
+    return run
+
+
+def _hessian_product(workload: Workload, data: Data) -> Callable[[], Any]:
+    dense(workload)
+    X, W, b, V, v = data.X, data.W, data.b, data.V, data.v
+    n, c = workload.rows, workload.classes
+    P, U = (empty((n, c), workload.dtype, data.align) for _ in range(2))
+    dW = np.empty_like(W)
+
+    def run() -> Any:
+        np.add(np.matmul(X, W, out=P), b, out=P)
+        np.add(np.matmul(X, V, out=U), v, out=U)
+        _softmax_rows(P, P)
+        np.subtract(U, np.einsum("nc,nc->n", P, U)[:, None], out=U)
+        np.multiply(P, U, out=P)
+        np.divide(P, n, out=P)
+        return np.matmul(X.T, P, out=dW), P.sum(axis=0)
 
     return run
 
@@ -199,8 +218,10 @@ SAMPLE = slice(0, 16)
 def _products(workload: Workload, data: Data) -> Job:
     """X @ W; for the gradient X.T @ G and with dX G @ W.T too; the G is arbitrary."""
     dense(workload)
-    if workload.x_dtype == "uint8" or workload.small or workload.cold:
-        raise UnsuitedError("no BLAS for uint8, nor for gathered rows; a small call is no product")
+    if workload.x_dtype != workload.dtype or workload.small or workload.cold:
+        raise UnsuitedError(
+            "no BLAS for such an X, nor for gathered rows; a small call is no product"
+        )
     X, W = data.X[data.batches[0]] if data.batches else data.X, data.W
     G, O = (empty((len(X), workload.classes), workload.dtype, data.align) for _ in range(2))  # noqa: E741
     np.random.default_rng(2).standard_normal(dtype=G.dtype, out=G)
@@ -257,6 +278,7 @@ CONTENDERS: dict[str, dict[str, Builder]] = {
         **dict.fromkeys(_LAYER, _of_layer),
         **dict.fromkeys(("entropy", "kl_divergence"), _information),
         "linear_cross_entropy_with_grad": _gradient,
+        "linear_cross_entropy_hvp": _hessian_product,
         "epoch": _epoch,
     }
 }

@@ -84,6 +84,14 @@ def _gradient(kernels: Any, workload: Workload, data: Data) -> Any:
     return Job(lambda: function(rows=rows(), out=out), _gradients)
 
 
+def _hessian_product(kernels: Any, workload: Workload, data: Data) -> Any:
+    function = partial(
+        kernels.linear_cross_entropy_hvp, data.X, data.W, data.b, data.y, data.V, data.v,
+        x_scale=data.x_scale,
+    )  # fmt: skip
+    return Job(partial(function, out=function()), arrays)
+
+
 def _gradients(result: Any) -> Any:
     return arrays((result.loss, result.dW, result.db, result.dX))
 
@@ -110,5 +118,6 @@ _BUILDERS = {
     "linear": _linear,
     "cross_entropy_with_grad": _cross_entropy_with_grad,
     "linear_cross_entropy_with_grad": _gradient,
+    "linear_cross_entropy_hvp": _hessian_product,
     "epoch": _epoch,
 }

@@ -37,7 +37,7 @@ def _prediction(estimator: Any, workload: Workload, data: Data) -> Any:
 def _gradient(workload: Workload, data: Data) -> Job:
     if LinearModelLoss is None:
         raise UnsuitedError("this scikit-learn has no LinearModelLoss")
-    if workload.x_dtype == "uint8" or workload.batch or workload.with_dX:
+    if workload.x_dtype != workload.dtype or workload.batch or workload.with_dX:
         raise UnsuitedError("its loss takes all rows as floats and gives no dX")
     if workload.classes < 3:
         raise UnsuitedError("its multinomial loss wants three classes")

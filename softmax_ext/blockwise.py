@@ -1,0 +1,93 @@
+"""What `SoftmaxModel` does with `Blocks`: piece by piece, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .datasets._parts import Piece
+    from .datasets.blocks import Blocks
+    from .model import SoftmaxModel
+
+_Result = TypeVar("_Result")
+
+
+def predict(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
+    """The labels of all rows."""
+    return np.concatenate(list(_each(blocks, lambda piece: model.predict(piece.X))))
+
+
+def predict_proba(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
+    """The probabilities of all rows."""
+    return np.concatenate(list(_each(blocks, lambda piece: model.predict_proba(piece.X))))
+
+
+def accuracy(model: SoftmaxModel, blocks: Blocks, y: Any) -> float:
+    """The share of right rows of all that count."""
+    from .model import IGNORED_LABEL
+
+    _refuse_beside(y=y)
+
+    def count(piece: Piece) -> tuple[int, int]:
+        X = piece.X
+        target = model._as_target(_labels(piece), X.shape[0])
+        labels = target.argmax(axis=1) if target.ndim == 2 else target
+        right = np.count_nonzero(model._predict_indices(model._flatten(X)) == labels)
+        return int(right), int(np.count_nonzero(labels != IGNORED_LABEL))
+
+    counts = np.sum(list(_each(blocks, count)), axis=0)
+    return float(counts[0] / counts[1]) if counts[1] else math.nan
+
+
+def loss(model: SoftmaxModel, blocks: Blocks, y: Any, sample_weight: Any) -> float:
+    """The mean loss, by the weights that the pieces have."""
+    _refuse_beside(y=y, sample_weight=sample_weight)
+    from .model import kernels_or_default
+
+    kernels = kernels_or_default(model.kernels)
+
+    def add(piece: Piece) -> tuple[float, float]:
+        X = model._flatten(piece.X)
+        target = model._as_target(_labels(piece), X.shape[0])
+        options: dict[str, Any] = {"sample_weight": piece.sample_weight, "x_scale": model.x_scale}
+        total = kernels.linear_cross_entropy(
+            X, model.W, model.b, target, reduction="sum", **options
+        )
+        return float(total), _total_weight(target, piece.sample_weight)
+
+    total, weight = np.sum(list(_each(blocks, add)), axis=0)
+    return float(total / weight) if weight else math.nan
+
+
+def _total_weight(target: NDArray[Any], sample_weight: Any) -> float:
+    from .model import IGNORED_LABEL
+
+    counts = target.sum(axis=1) if target.ndim == 2 else target != IGNORED_LABEL
+    return float(counts.sum() if sample_weight is None else counts @ np.asarray(sample_weight))
+
+
+def _each(blocks: Blocks, work: Callable[[Piece], _Result]) -> Iterator[_Result]:
+    """What is made of each piece, in this thread; errors name the piece."""
+    with contextlib.closing(blocks.pieces()) as pieces:
+        for k, _, piece in pieces:
+            yield blocks.naming(k, work, piece)
+
+
+def _labels(piece: Piece) -> Any:
+    if piece.y is None:
+        raise ValueError("y: none came, labels or probabilities were wanted")
+    return piece.y
+
+
+def _refuse_beside(**columns: Any) -> None:
+    for name, value in columns.items():
+        if value is not None:
+            raise TypeError(
+                f"{name}: an array came beside Blocks, which have their own; None was wanted"
+            )

@@ -1,0 +1,198 @@
+"""`LogisticRegressionCV`: scikit-learn's, its paths of penalties on the fused kernels."""
+
+from __future__ import annotations
+
+import warnings
+from types import FunctionType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..solvers.continuation import follow
+from ..solvers.fit import losses_and_start
+from ._arguments import row_weights
+from ._logistic import LogisticRegression
+from ._scikit_learn import (
+    ConvergenceWarning,
+    Parallel,
+    ScikitLearnsCV,
+    _fit_context,
+    _log_reg_scoring_path,
+    _logistic_regression_path,
+    validate_data,
+)
+from ._weights import of_last_fit, scikit_learns_form
+
+_Array: TypeAlias = NDArray[Any]
+
+
+class LogisticRegressionCV(ScikitLearnsCV, LogisticRegression):
+    """Logistic regression whose penalty is chosen by cross-validation.
+
+    Parameters, defaults, attributes with their shapes, methods, warnings and errors are those of
+    `sklearn.linear_model.LogisticRegressionCV` of the scikit-learn installed, of whose class this
+    one is a subclass. Each fold's path of penalties is that of `softmax_ext.fit_path`.
+
+    Parameters
+    ----------
+    Cs, l1_ratios, fit_intercept, cv, penalty, scoring, tol, max_iter, class_weight, refit, \
+    random_state, use_legacy_attributes
+        As in scikit-learn.
+    solver, dual, intercept_scaling
+        As of `LogisticRegression`; "liblinear" is left to scikit-learn.
+    n_jobs : int, optional
+        Changes nothing but with "liblinear": folds take turns, each on all threads of the kernels.
+    verbose : int, optional
+        As in scikit-learn.
+
+    Attributes
+    ----------
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_
+        As of `LogisticRegression`.
+    Cs_, l1_ratios_, coefs_paths_, scores_, C_, l1_ratio_, n_iter_
+        As in scikit-learn.
+
+    Notes
+    -----
+    X may be float64, float32, uint8 or CSR without being converted. A `ConvergenceWarning` tells
+    how many penalties of a path were not fitted to `tol`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from softmax_ext.sklearn import LogisticRegressionCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = LogisticRegressionCV(
+    ...     Cs=5, l1_ratios=(0,), scoring="neg_log_loss", max_iter=1000, use_legacy_attributes=False
+    ... ).fit(X, y)
+    >>> clf.C_
+    100.0
+    >>> clf.scores_.shape
+    (5, 1, 5)
+    """
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, **params: Any
+    ) -> LogisticRegressionCV:
+        """Fit the model: every penalty on every fold, then the best one on all rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (N, D)
+            Features.
+        y : array-like of shape (N,)
+            Class labels: numbers or strings.
+        sample_weight : array-like of shape (N,), optional
+            Factor of each row's loss, at least 0.
+        **params : dict
+            For the splitter and the scorer, as in scikit-learn.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's.
+        """
+        if self.solver == "liblinear":
+            super().fit(X, y, sample_weight, **params)
+        else:
+            _fit(self, X, y, sample_weight, **params)
+        return self
+
+
+def _path(
+    X: Any,
+    y: _Array,
+    *,
+    classes: _Array,
+    Cs: Any,
+    fit_intercept: bool,
+    max_iter: int,
+    tol: float,
+    class_weight: Any,
+    sample_weight: Any,
+    penalty: str | None,
+    l1_ratio: float | None = None,
+    coef: _Array | None = None,
+    **_: Any,
+) -> tuple[_Array, _Array, _Array]:
+    """Do what scikit-learn's function of this place does: coefficients, Cs, iterations."""
+    Cs = np.logspace(-4, 4, Cs) if isinstance(Cs, int | np.integer) else np.asarray(Cs)
+    C, D = len(classes), X.shape[1]
+    weight = row_weights(sample_weight, class_weight, X, y, classes)
+    W, b = np.zeros((D, C), X.dtype if X.dtype != np.uint8 else np.float64), np.zeros(C)
+    if coef is not None:
+        coef = np.atleast_2d(coef)
+        W, b = of_last_fit(coef[:, :D], coef[:, D:].sum(axis=1), D, C, W.dtype)
+    losses, start = losses_and_start(
+        X, np.searchsorted(classes, y), W, b.astype(W.dtype) if fit_intercept else None, weight,
+        1.0, 0.0, None,
+    )  # fmt: skip
+    ratio = {"l1": 1.0, "l2": 0.0, None: 0.0}.get(penalty, l1_ratio or 0.0)
+    # Two columns of weights, -w/2 and w/2, have half of w's square.
+    factor = 2 if C == 2 else 1
+    strength = np.zeros(len(Cs)) if penalty is None else 1 / Cs
+    order = np.argsort(-strength, kind="stable")
+    penalties = [(factor * (1 - ratio) * strength[k], ratio * strength[k]) for k in order]
+    results = [*follow(losses, penalties, start, tol=tol, max_iter=max_iter)]
+    failed = [result for result in results if not result.success]
+    if failed:
+        warnings.warn(
+            f"lbfgs failed to converge for {len(failed)} of {len(results)} penalties: "
+            f"{failed[-1].message}. Increase the number of iterations or scale the data.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    coefs = np.empty((len(Cs), C if C > 2 else 1, D + fit_intercept), W.dtype)
+    n_iter = np.empty(len(Cs), np.int32)
+    for k, result in zip(order, results, strict=True):
+        coefficients, intercept = scikit_learns_form(result.W, result.b)
+        coefs[k, :, :D], coefs[k, :, D:] = coefficients, intercept[:, None]
+        n_iter[k] = result.nit
+    return coefs if C > 2 else coefs[:, 0], Cs, n_iter
+
+
+class _Judged(LogisticRegression):
+    """What scikit-learn scores on a fold, given weights whose shape it leaves one-dimensional."""
+
+    def _fitted(self) -> tuple[Any, _Array]:
+        return np.atleast_2d(self.coef_), np.atleast_1d(self.intercept_)
+
+
+def _validate(estimator: Any, X: Any, y: Any, **options: Any) -> Any:
+    """Take X as the kernels take it, where scikit-learn would make it float64."""
+    options["dtype"] = [np.float64, np.float32, np.uint8]
+    return validate_data(estimator, X, y, **options)
+
+
+def _one_after_another(n_jobs: Any = None, verbose: int = 0, **_: Any) -> Any:
+    return Parallel(n_jobs=1, verbose=verbose)
+
+
+def _with(function: Any, **globals_: Any) -> Any:
+    """Return a function of scikit-learn's with some of the names in it meaning something else.
+
+    So checks, folds, scores and the shapes of all attributes are those of the version installed,
+    and nothing of scikit-learn itself is changed.
+    """
+    plain = getattr(function, "__wrapped__", function)
+    result = FunctionType(
+        plain.__code__, {**plain.__globals__, **globals_}, plain.__name__, plain.__defaults__
+    )
+    result.__kwdefaults__ = plain.__kwdefaults__
+    return result
+
+
+_PATH = {_logistic_regression_path.__name__: _path}
+_fit = _with(
+    ScikitLearnsCV.fit,
+    **_PATH,
+    _log_reg_scoring_path=_with(_log_reg_scoring_path, **_PATH, LogisticRegression=_Judged),
+    validate_data=_validate,
+    Parallel=_one_after_another,
+)
