@@ -18,7 +18,8 @@ python := $(VENV)/bin/python
 pip    := $(python) -m pip --quiet
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help build demo test bench lint docs peers clean distclean data with-torch FORCE
+.PHONY: help build demo test bench lint docs peers clean distclean data with-torch FORCE \
+    fuzz asan test-arm
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +28,9 @@ help:
 	@echo "make bench      measure every kernel against NumPy and whatever else is installed"
 	@echo "make docs       make the site of the documentation in build/docs/"
 	@echo "make lint       check style, types and the stub of the compiled module"
+	@echo "make fuzz       random calls of the kernels, ARGS=\"--calls 1000000\" of them"
+	@echo "make asan       test the kernels on a build with GCC's address sanitizer"
+	@echo "make test-arm   test the kernels on aarch64, emulated (Debian 12 on x86-64)"
 	@echo "make build      compile the kernels and install the package in place"
 	@echo "make peers      install SciPy, scikit-learn, PyTorch and JAX, for make bench"
 	@echo "make clean      remove what was built, measured and trained; distclean: $(VENV) too"
@@ -40,6 +44,16 @@ test: $(VENV)/.test-tools data $(WITH:%=with-%)
 
 bench: $(VENV)/.test-tools data
 	$(python) bench/table.py $(ARGS)
+
+fuzz: $(VENV)/.test-tools
+	$(python) tests/fuzz/random_calls.py $(ARGS)
+
+# Needs GCC. ARGS: what Python runs instead, ARGS="tests/fuzz/random_calls.py --calls 10000".
+asan: $(VENV)/.test-tools
+	PYTHON=$(python) tools/asan.sh $(ARGS)
+
+test-arm: $(VENV)/.made
+	PYTHON=$(python) tools/test_arm.sh $(ARGS)
 
 lint: $(VENV)/.lint-tools
 	$(python) -m ruff check .

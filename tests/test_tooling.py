@@ -35,6 +35,7 @@ FOLDERS = ["docs", "notebooks", "src", "softmax_ext", "tests", "bench", "tools",
 #: Not there before make, or the page itself, wrote them.
 WRITTEN = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-|^classify\.c$"
 TARGETS = {"demo", "test", "bench", "lint", "docs", "build", "peers", "clean", "distclean"}
+TARGETS |= {"fuzz", "asan", "test-arm"}
 
 #: Every module of every package but the command's own entrance.
 MODULES = sorted(
@@ -183,7 +184,9 @@ def test_make_builds_with_the_declared_build_requirements():
 def test_tool_is_a_shell_script_that_can_run(script):
     path = ROOT / "tools" / script
     assert os.access(path, os.X_OK)
-    done = run("sh", "-n", path)
+    shell = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!")
+    assert shell in ("/bin/sh", "/bin/bash")
+    done = run(shell, "-n", path)
     assert done.returncode == 0, done.stderr
 
 
@@ -293,3 +296,10 @@ def test_ci_runs_all_and_tells_the_truth(tmp_path, failing, status):
     done = run("bash", ROOT / ".ci/run", cwd=tmp_path, env={**os.environ, "PATH": path})
     assert done.stdout.splitlines() == ["ran lint", "ran test", "ran docs"]
     assert done.returncode == status
+
+
+def test_actions_are_pinned_to_commits():
+    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: *(\S+)", workflow.read_text(encoding="utf-8"))
+        assert used
+        assert not [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)]
