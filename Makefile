@@ -46,7 +46,7 @@ lint: $(VENV)/.lint-tools
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 	$(python) -m mypy.stubtest --mypy-config-file pyproject.toml \
-	    --allowlist tools/stubtest_allowlist.txt softmax_ext._kernels
+	    --allowlist tools/stubtest_allowlist.txt softmax_ext._kernels softmax_ext._descent
 	tools/check_committed.sh
 
 # The notebooks run in the course of it; warnings are errors.

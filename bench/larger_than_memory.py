@@ -108,7 +108,7 @@ def dask(n="60000", n_chunks="8"):
             for name, parameters in (("work", model), ("overhead", None)):
                 losses = objective(model, Chunks.of(X, y))
                 if parameters is None:  # one row of each chunk: what is left is the overhead
-                    losses = objective(model, Chunks.of(*(_first_rows(a) for a in (X, y))))
+                    losses = objective(model, Chunks.of(*[_first_rows(a) for a in (X, y)]))
                 losses.value_and_gradient(theta)
                 seconds = []
                 for _ in range(12):

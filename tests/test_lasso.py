@@ -179,9 +179,11 @@ def rare():
     return X, y
 
 
-def solve(X, y, c, *, dtype=np.float64, tol=1e-10, max_iter=500, b=True, smoothing=0.0, weight=None,
-          start=None, **options):  # fmt: skip
-    W, intercepts = (np.zeros((X.shape[1], c), dtype), np.zeros(c, dtype)) if start is None else start
+def solve(
+    X, y, c, *, dtype=np.float64, tol=1e-10, max_iter=500, b=True, smoothing=0.0, weight=None,
+    start=None, **options,
+):  # fmt: skip
+    W, intercepts = start or (np.zeros((X.shape[1], c), dtype), np.zeros(c, dtype))
     return minimize(
         X, y, W, intercepts if b else None, tol=tol, max_iter=max_iter, sample_weight=weight,
         label_smoothing=smoothing, **options,

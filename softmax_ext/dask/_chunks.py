@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ from ..datasets.blocks import named
 try:
     import dask
     import dask.array as da
+    from dask.core import flatten
     from dask.delayed import Delayed, delayed
-    from distributed import Client, get_worker
+    from distributed import Client, Future, futures_of, get_worker
 except ImportError as error:  # pragma: no cover
     raise ImportError("softmax_ext.dask needs Dask: pip install 'softmax-ext[dask]'") from error
 
@@ -26,15 +28,17 @@ GROUP = 16
 
 
 class Chunks(NamedTuple):
-    """The chunks of X, y and weights, each the result of a task."""
+    """The chunks of X, y and weights, each the result of a task, or a future of one."""
 
-    X: list[Delayed]
+    X: list[Any]
     #: None: without.
-    y: list[Delayed] | None
-    sample_weight: list[Delayed] | None
+    y: list[Any] | None
+    sample_weight: list[Any] | None
     n_features: int
     dtype: np.dtype[Any]
     is_sparse: bool
+    #: The collections, which keep in memory what is persisted.
+    collections: tuple[Any, ...]
 
     @classmethod
     def of(cls, X: Any, y: Any = None, sample_weight: Any = None) -> Chunks:
@@ -54,30 +58,27 @@ class Chunks(NamedTuple):
             None if column is None else _fitting(name, column, rows)
             for name, column in (("y", y), ("sample_weight", sample_weight))
         ]
-        return cls(rows.chunks, columns[0], columns[1], rows.n_features, rows.dtype, rows.is_sparse)
+        return cls(
+            rows.chunks, columns[0], columns[1], rows.n_features, rows.dtype, rows.is_sparse,
+            (X, y, sample_weight),
+        )  # fmt: skip
 
     def labels_only(self) -> Chunks:
         """The same without X, so that it need not be computed."""
         return self._replace(X=[None] * len(self.X))
 
-    def each(self, work: Callable[..., Any], *arguments: Any, pure: bool = False) -> list[Delayed]:
-        """Return a task for each chunk: `work` of the piece, its number and the arguments."""
-        task = delayed(_work, pure=pure)
-        nothing = [None] * len(self.X)
-        columns = (self.X, self.y or nothing, self.sample_weight or nothing)
-        return [
-            task(work, k, X, y, weight, *arguments)
-            for k, (X, y, weight) in enumerate(zip(*columns, strict=True))
-        ]
-
     def reduced(
         self, engine: Engine, work: Callable[..., Any], add: Callable[..., Any], *arguments: Any
     ) -> Any:
         """Return the sum, by `add` of lists, of what `work` makes of each chunk, in their order."""
-        parts = self.each(work, *arguments, engine.concurrency)
-        task = delayed(add, pure=False)
+        n = len(self.X)
+        nothing = [None] * n
+        columns = [self.X, self.y or nothing, self.sample_weight or nothing]
+        constants = [[value] * n for value in (*arguments, engine.concurrency)]
+        parts = engine.each(_work, [work] * n, range(n), *columns, *constants)
         while len(parts) > 1:
-            parts = [task(parts[i : i + GROUP]) for i in range(0, len(parts), GROUP)]
+            groups = [parts[i : i + GROUP] for i in range(0, len(parts), GROUP)]
+            parts = engine.each(add, groups)
         return engine.compute(parts[0])
 
 
@@ -106,7 +107,7 @@ class _Rows(NamedTuple):
                     f"was wanted; use {name}.rechunk({{1: -1}})"
                 )
             is_sparse = hasattr(getattr(value, "_meta", None), "indptr")
-            chunks = list(value.to_delayed().ravel())
+            chunks = _futures_of(value) or list(value.to_delayed().ravel())
             return cls(chunks, value.chunks[0], value.shape, value.dtype, is_sparse)
         if not hasattr(value, "npartitions") or not hasattr(value, "to_delayed"):
             raise TypeError(
@@ -118,6 +119,13 @@ class _Rows(NamedTuple):
             return cls(chunks, lengths, (math.nan,), np.dtype(object))
         kinds = [np.dtype(getattr(kind, "numpy_dtype", kind)) for kind in value.dtypes]
         return cls(chunks, lengths, (math.nan, len(kinds)), np.result_type(*kinds))
+
+
+def _futures_of(array: da.Array) -> list[Future]:
+    """The futures of the chunks of an array, if all are persisted."""
+    found = {future.key: future for future in futures_of(array)}
+    keys = list(flatten(array.__dask_keys__()))
+    return [found[key] for key in keys] if found.keys() >= set(keys) else []
 
 
 def _fitting(name: str, column: Any, X: _Rows) -> list[Delayed]:
@@ -192,14 +200,30 @@ class Engine:
             return value
         return self._client.submit(_identity, value, pure=False)
 
-    def compute(self, task: Delayed) -> Any:
+    def each(self, work: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
+        """Return the tasks of `work` on each row of the columns."""
+        flat = itertools.chain.from_iterable(columns)
+        if self._client is not None and not any(_has_delayed(value) for value in flat):
+            # A third of the time of making a graph of Delayed, and of sending it.
+            futures: list[Any] = self._client.map(work, *columns, pure=False)
+            return futures
+        task = delayed(work, pure=False)
+        return [task(*row) for row in zip(*columns, strict=True)]
+
+    def compute(self, task: Any) -> Any:
         if self._client is None:
             return task.compute()
-        future = self._client.compute(task, optimize_graph=False)
+        future = task
+        if isinstance(task, Delayed):
+            future = self._client.compute(task, optimize_graph=False)
         try:
             return future.result()
         finally:
             future.release()
+
+
+def _has_delayed(value: Any) -> bool:
+    return isinstance(value, Delayed) or (isinstance(value, list) and any(map(_has_delayed, value)))
 
 
 def _identity(value: Any) -> Any:

@@ -13,7 +13,7 @@ from ..arguments import Csr
 from ..datasets._parts import Piece, take_rows
 from ..datasets.blocks import checksum
 from ..solvers.arrays import CALL_COST
-from ..solvers.blocks import NOTHING_COUNTS, sampled_objective
+from ..solvers.blocks import NOTHING_COUNTS
 from ..solvers.objective import Doubles, Evaluation
 from ..solvers.pieces import (
     Moments,
@@ -98,7 +98,7 @@ class DaskObjective:
         )
         is_all = len(weight) == seen.n_rows
         return SampleOfPieces(
-            sampled_objective(self._make, rows), weight / weight.sum(), n, by_length,
+            self._make, rows, weight / weight.sum(), n, by_length,
             self._moments, is_all,
         )  # fmt: skip
 

@@ -222,7 +222,8 @@ class NpyRows:
                 if not n:
                     raise DataFormatError(f"the file ends before row {stop}")
                 at += n
-        return values.view(self._dtype).reshape(stop - start, *self.shape[1:])
+        result: NDArray[Any] = values.view(self._dtype).reshape(stop - start, *self.shape[1:])
+        return result
 
     def _fetch(self, array: NDArray[Any]) -> None:
         """Tell the system that these rows are wanted next."""

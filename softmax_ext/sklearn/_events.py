@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..model import SoftmaxModel
 from ..solvers import FitResult
-from ..solvers.penalties import SparsePenalty
 from ..training import History, HistoryRow, StopTraining, TrainingEvent
 from ..training.callbacks import listeners
 from ._weights import scikit_learns_form

@@ -10,9 +10,8 @@ import numpy as np
 
 from ._logistic import LogisticRegression
 from ._scikit_learn import SOLVERS, Interval, StrOptions
-from ._scikit_learn import LogisticRegression as ScikitLearns
 
-_PENALTIES = ScikitLearns._parameter_constraints["penalty"]
+_PENALTIES = LogisticRegression._parameter_constraints["penalty"]
 
 
 class SoftmaxParameters(LogisticRegression):

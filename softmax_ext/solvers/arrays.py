@@ -178,7 +178,9 @@ class ArrayObjective:
         values, sorted_rows, begins = self._columns
         first, lengths = begins[features], begins[features + 1] - begins[features]
         ends = np.cumsum(lengths)
-        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + lengths, lengths)
+        entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(
+            first - ends + lengths, lengths
+        )
         return Columns(values[entries], sorted_rows[entries], np.append(0, ends))
 
     def probabilities(self, x: Any, theta: Doubles) -> Floats:

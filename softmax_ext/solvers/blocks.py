@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Array, Csr
 from ..datasets._parts import Piece
 from ..datasets.blocks import Blocks, compute_dtype
 from ..model import SoftmaxModel
@@ -100,7 +99,7 @@ class BlocksObjective:
         reservoir = self._surveyed().reservoir
         rows, weight = reservoir.drawn()
         return SampleOfPieces(
-            sampled_objective(self._make, rows), weight / weight.sum(), n, by_length, self._moments,
+            self._make, rows, weight / weight.sum(), n, by_length, self._moments,
             reservoir.has_all,
         )  # fmt: skip
 
@@ -198,12 +197,6 @@ def sharing_buffers(pieces: list[ArrayObjective]) -> list[ArrayObjective]:
     for piece in pieces[1:]:
         piece._theta, piece._gradient = pieces[0]._theta, pieces[0]._gradient
     return pieces
-
-
-def sampled_objective(make: PieceMaker, rows: Array | Csr) -> ArrayObjective:
-    """Return an objective that knows sampled rows, but not their labels."""
-    labels = np.zeros(rows.shape[0], np.uint8)
-    return make._replace(classes=None).objective(Piece(rows, labels, None))
 
 
 def blocks_objective(

@@ -27,7 +27,7 @@ def suits(objective: Penalised) -> bool:
     if not isinstance(losses, ColumnObjective):
         return False
     fits = losses.is_sparse or 3 * 8 * losses.n_rows * C <= MOST_BYTES
-    return fits and (D > MOST_FEATURES or D > losses.n_rows)
+    return fits and (D > MOST_FEATURES or losses.n_rows < D)
 
 
 class ColumnModel:
@@ -94,7 +94,7 @@ class ColumnModel:
             first = first if i else gained
             if gained <= SHARE * first:
                 break
-        result = theta.copy()
+        result: Doubles = theta.copy()
         result[places] = X
         return result
 

@@ -53,9 +53,7 @@ class Moments:
             objective.losses, objective.l2 / objective.total_weight, ROWS_PER_FEATURE
         )
         sample = self.curvature.sample
-        self.standard = Standard(
-            sample.mean, self.curvature.scale, objective.losses.has_intercept
-        )
+        self.standard = Standard(sample.mean, self.curvature.scale, objective.losses.has_intercept)
         # Steps, changes of the gradient, and the model's Hessian times the steps.
         self._pairs: list[tuple[Doubles, Doubles, Doubles]] = []
         #: What the model is made of, once it is: axes (C, R) and moments (R or 1, w, w).
@@ -105,9 +103,12 @@ class Moments:
             return result
         rotated = ((v @ self.axes) * self.factors).astype(self._dtype)
         if len(self.moments) == 1:
-            return product(self.moments[0], rotated) @ self.axes.T
-        columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
-        return np.hstack(columns) @ self.axes.T
+            turned = product(self.moments[0], rotated)
+        else:
+            columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
+            turned = np.hstack(columns)
+        result = turned @ self.axes.T
+        return result
 
     def add(self, step: Doubles, change: Doubles) -> None:
         """Remember a step and the change of the smooth part's gradient without the L2 penalty."""
@@ -186,4 +187,5 @@ class Moments:
 
     def diagonal(self) -> Doubles:
         """Return the diagonal of the model's Hessian, of all parameters."""
-        return np.einsum("jcc->jc", self._blocks).copy()
+        diagonal: Doubles = np.einsum("jcc->jc", self._blocks).copy()
+        return diagonal

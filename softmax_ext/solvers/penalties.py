@@ -35,7 +35,8 @@ class SparsePenalty:
             # The largest element is taken out, as the squares of tiny ones would be 0.
             largest = np.abs(W).max(axis=1, keepdims=True, initial=0)
             scaled = W / np.where(largest > 0, largest, 1)
-            return largest * np.sqrt(np.einsum("jc,jc->j", scaled, scaled))[:, None]
+            norms: Doubles = largest * np.sqrt(np.einsum("jc,jc->j", scaled, scaled))[:, None]
+            return norms
         return np.abs(W)
 
     def value(self, W: Doubles) -> float:
@@ -43,7 +44,7 @@ class SparsePenalty:
         return self.strength * float(self.sizes(W).sum())
 
     def directions(self, W: Doubles) -> Doubles:
-        """Return the gradient of the sizes' sum: signs, or rows of norm 1; 0 for parts that are 0."""
+        """Return the gradient of the sizes' sum: signs, or rows of norm 1; 0 where parts are 0."""
         if not self.is_grouped:
             return np.sign(W)
         sizes = self.sizes(W)
@@ -65,4 +66,5 @@ class SparsePenalty:
         sizes = self.sizes(W)
         u = self.directions(W)
         along = np.einsum("jc,jc->j", u, V)[:, None]
-        return (V - u * along) / np.where(sizes > 0, sizes, np.inf)
+        result: Doubles = (V - u * along) / np.where(sizes > 0, sizes, np.inf)
+        return result

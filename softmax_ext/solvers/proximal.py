@@ -182,7 +182,6 @@ class _Fit:
         objective = self._objective
         while True:
             proposal = objective.representable(self._model.propose(self._theta, self._gradient))
-            D = objective.n_features
             step = proposal - self._theta
             assert objective.sparse is not None
             promised = float(np.vdot(self._loss_gradient, step)) + (

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Array, Csr
-from ..datasets._parts import take_rows
+from ..datasets._parts import Piece, take_rows
 from .arrays import ArrayObjective
 from .objective import Doubles
-from .pieces import Moments
+from .pieces import Moments, PieceMaker
 from .sample import FLAT, ArraySample
 
 #: Bytes of X that a sample may have, and rows that it has at least, and at most.
@@ -120,8 +120,10 @@ class SampleOfPieces(ArraySample):
 
     Parameters
     ----------
-    objective : ArrayObjective
-        Of the rows that were drawn first.
+    make : PieceMaker
+        Makes an objective of the rows.
+    rows : ndarray or Csr
+        Those that were drawn first.
     share : ndarray (n,)
         What each of them stands for, of sum 1.
     n, by_length
@@ -134,7 +136,8 @@ class SampleOfPieces(ArraySample):
 
     def __init__(
         self,
-        objective: ArrayObjective,
+        make: PieceMaker,
+        rows: Array | Csr,
         share: Doubles,
         n: int,
         by_length: bool,
@@ -142,8 +145,21 @@ class SampleOfPieces(ArraySample):
         is_all: bool,
     ) -> None:
         self._moments = None if is_all else moments
-        super().__init__(objective, share, n, by_length)
+        self._made_of = make._replace(classes=None), rows
+        super().__init__(self._make_objective(), share, n, by_length)
         self._moments = None  # so that a sample may be sent elsewhere without the data
+
+    def _make_objective(self) -> ArrayObjective:
+        """Make an objective that knows the rows, but not their labels."""
+        make, rows = self._made_of
+        return make.objective(Piece(rows, np.zeros(rows.shape[0], np.uint8), None))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_objective"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._objective = self._make_objective()
 
     def _measure(self, share: Doubles) -> None:
         """Find the features' means and deviations, like those of rows in memory."""

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import Array, Csr, widened
 from .objective import Doubles, Floats
-
-if TYPE_CHECKING:
-    from .arrays import ArrayObjective
 
 # Rows are gathered so many at a time, of many features fewer, so that a piece of float64 is 8 MiB;
 # and for moments 2 MiB, some of which stays in the cache from one operation to the next.
@@ -32,6 +29,40 @@ PROJECTIONS = 4
 FLAT = 1e-14
 
 
+class Rows(Protocol):
+    """What a sample asks of the objective that has the rows, an `arrays.ArrayObjective`."""
+
+    @property
+    def X(self) -> Array | Csr:
+        """All rows."""
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the parameters."""
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether the parameters have intercepts."""
+
+    @property
+    def x_scale(self) -> float:
+        """What multiplies X."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What is computed in."""
+
+    def probabilities(self, x: Any, theta: Doubles) -> Floats:
+        """Return the probabilities of the classes of rows like those of X."""
+
+    def projections(self, W: Doubles, b: Doubles) -> Floats:
+        """Return the products of all rows with W, plus b."""
+
+
 class ArraySample:
     """Rows of an array or of CSR, drawn in proportion to their weight.
 
@@ -39,7 +70,7 @@ class ArraySample:
 
     Parameters
     ----------
-    objective : ArrayObjective
+    objective : Rows
         Whose rows they are.
     share : ndarray, shape (N,)
         The rows' weights, divided by their sum.
@@ -49,7 +80,7 @@ class ArraySample:
         Whether to draw long rows more often.
     """
 
-    def __init__(self, objective: ArrayObjective, share: Doubles, n: int, by_length: bool) -> None:
+    def __init__(self, objective: Rows, share: Doubles, n: int, by_length: bool) -> None:
         self._objective = objective
         self._X = objective.X
         self._D = objective.n_features

@@ -29,7 +29,7 @@ class Standard:
     def parameters(self, theta: Doubles) -> Doubles:
         """Return the parameters of standardised features that give the same logits."""
         D = len(self.scale)
-        result = theta.copy()
+        result: Doubles = theta.copy()
         result[:D] *= self.scale[:, None]
         if self._has_intercept:
             result[D] += self._mean @ theta[:D]
@@ -38,7 +38,7 @@ class Standard:
     def back(self, theta: Doubles) -> Doubles:
         """Return the parameters of the features as they are."""
         D = len(self.scale)
-        result = theta.copy()
+        result: Doubles = theta.copy()
         result[:D] /= self.scale[:, None]
         if self._has_intercept:
             result[D] -= self._mean @ result[:D]
@@ -47,7 +47,7 @@ class Standard:
     def gradient(self, gradient: Doubles) -> Doubles:
         """Return the gradient with respect to the parameters of standardised features."""
         D = len(self.scale)
-        result = gradient.copy()
+        result: Doubles = gradient.copy()
         if self._has_intercept:
             result[:D] -= np.outer(self._mean, gradient[D])
         result[:D] /= self.scale[:, None]

@@ -144,7 +144,8 @@ class SupportNewton:
                     if c == e:
                         weights += p[part, c] * factors[part]
                     weighted = a[:, of_c] * weights.astype(a.dtype)[:, None]
-                    H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]] += weighted.T @ a[:, features[e]]
+                    block = H[ends[c] : ends[c + 1], ends[e] : ends[e + 1]]
+                    block += weighted.T @ a[:, features[e]]
         H = np.tril(H)
         H += np.tril(H, -1).T
         places = np.concatenate(features), np.repeat(np.arange(len(features)), np.diff(ends))
@@ -191,7 +192,8 @@ class SupportNewton:
 
     def _diagonal_of(self, theta: Doubles) -> Doubles:
         diagonal = self._model.diagonal() + self._ridges(theta)
-        return np.maximum(diagonal, np.finfo(float).eps * diagonal.max())
+        result: Doubles = np.maximum(diagonal, np.finfo(float).eps * diagonal.max())
+        return result
 
     def _diagonal(self, r: Doubles) -> Doubles:
         return r / self._scales
