@@ -65,7 +65,7 @@ class ArrayObjective:
         self._values: Array = X.data if isinstance(X, Csr) else X
         self.cost = 2 * self._values.size * n_classes + CALL_COST
         self._y = y
-        self._kernels = kernels
+        self.kernels = kernels
         self._problem = problem_of(
             kernels, X, y, n_classes, sample_weight=sample_weight,
             label_smoothing=label_smoothing, x_scale=x_scale,
@@ -186,7 +186,7 @@ class ArrayObjective:
     def probabilities(self, x: Any, theta: Doubles) -> Floats:
         """Return the probabilities of the classes of rows like those of X."""
         W, b = split(theta.astype(self.dtype), self.has_intercept)
-        result: Floats = self._kernels.predict_proba(x, W, b, x_scale=self.x_scale)
+        result: Floats = self.kernels.predict_proba(x, W, b, x_scale=self.x_scale)
         return result
 
     def all_probabilities(self, theta: Doubles) -> Floats:
@@ -196,5 +196,5 @@ class ArrayObjective:
     def projections(self, W: Doubles, b: Doubles) -> Floats:
         """Return the products of all rows with W, plus b."""
         W, b = W.astype(self.dtype), b.astype(self.dtype)
-        result: Floats = self._kernels.linear(self.X, W, b, x_scale=self.x_scale)
+        result: Floats = self.kernels.linear(self.X, W, b, x_scale=self.x_scale)
         return result

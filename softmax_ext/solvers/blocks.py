@@ -38,6 +38,7 @@ class BlocksObjective:
     def __init__(self, blocks: Blocks, make: PieceMaker) -> None:
         self._blocks = blocks
         self._make = make
+        self.kernels = make.kernels
         self.has_intercept, self.dtype = make.has_intercept, make.dtype
         self.shape = (make.n_features + make.has_intercept, make.n_classes)
         self.is_sparse = blocks.is_sparse

@@ -87,6 +87,7 @@ class Curvature:
     ) -> None:
         self.l2 = l2
         self.dtype, self.intercept = objective.dtype, objective.has_intercept
+        self._linear = kernels_or_default(getattr(objective, "kernels", None)).linear
         N, (n_parameters, self.C) = objective.n_rows, objective.shape
         self.D = n_parameters - self.intercept
         self.has_moments = self.D <= MOST_FEATURES
@@ -165,7 +166,7 @@ class Curvature:
         (factor,) = self._factorised(*self._of_all_classes(theta))
         if factor is None:
             return None
-        return self._with_features_standardised(lambda g: solve(factor, g))
+        return self._with_features_standardised(lambda g: self.solve(factor, g))
 
     def _of_all_classes(self, theta: Doubles) -> tuple[NDArray[np.intp], Doubles]:
         """Choose rows at a point; return them and their weights (n, 1) in what classes share."""
@@ -198,7 +199,7 @@ class Curvature:
 
         def apply(rotated: Doubles) -> None:
             for row, factor in zip(rotated, inverses, strict=True):
-                row[:] = solve(factor, row[:, None])[:, 0]
+                row[:] = self.solve(factor, row[:, None])[:, 0]
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -228,7 +229,7 @@ class Curvature:
             return None
 
         def apply(rotated: Doubles) -> None:
-            rotated[:] = solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
+            rotated[:] = self.solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -238,6 +239,21 @@ class Curvature:
         inverse[: self.D, 0] += self.l2 * self.C / self.scale**2
         inverse = self.C / inverse
         return self._with_features_standardised(lambda g: g * inverse)
+
+    # Products -----------------------------------------------------------------------------------
+
+    def solve(self, factor: Floats, x: Doubles) -> Doubles:
+        """Return ``factor.T @ factor @ x``, for x (n, k)."""
+        return self.product(factor.T, self.product(factor, x.astype(factor.dtype)))
+
+    def product(self, a: Floats, b: Floats) -> Doubles:
+        """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
+
+        After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over
+        the rows that comes next, sharing a core with one of them, takes twice as long.
+        """
+        result: Doubles = self._linear(a, b)
+        return result
 
     def _with_classes_rotated(
         self, rotation: Doubles, apply: Callable[[Doubles], None]
@@ -249,10 +265,10 @@ class Curvature:
         """
 
         def wrapped(g: Doubles) -> Doubles:
-            rotated = np.ascontiguousarray(product(g, rotation).T)
+            rotated = np.ascontiguousarray(self.product(g, rotation).T)
             rotated[0] = 0
             apply(rotated[1:])
-            result: Doubles = product(rotated.T, rotation.T)
+            result: Doubles = self.product(rotated.T, rotation.T)
             return result
 
         return self._with_features_standardised(wrapped)
@@ -312,21 +328,6 @@ class Curvature:
             ridge[: self.D] = self.l2 / self.scale / self.scale
         ridge[: self.D] += weight * self.sample.unseen
         return ridge
-
-
-def solve(factor: Floats, x: Doubles) -> Doubles:
-    """Return ``factor.T @ factor @ x``, for x (n, k)."""
-    return product(factor.T, product(factor, x.astype(factor.dtype)))
-
-
-def product(a: Floats, b: Floats) -> Doubles:
-    """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
-
-    After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over the
-    rows that comes next, sharing a core with one of them, takes twice as long.
-    """
-    result: Doubles = kernels_or_default(None).linear(a, b)
-    return result
 
 
 def mean_K(p: Doubles, factors: Doubles) -> Doubles:

@@ -155,6 +155,7 @@ class LoggedObjective:
 
     def __init__(self, objective: Objective, log: EvaluationLog) -> None:
         self._objective, self._log = objective, log
+        self.kernels = getattr(objective, "kernels", None)
         self.shape, self.has_intercept = objective.shape, objective.has_intercept
         self.dtype, self.is_sparse = objective.dtype, objective.is_sparse
 

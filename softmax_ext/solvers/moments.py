@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _descent
-from .curvature import MOST_BYTES, Curvature, mean_K, product
+from .curvature import MOST_BYTES, Curvature, mean_K
 from .objective import Doubles, Floats
 from .penalised import Penalised
 from .standard import Standard
@@ -104,10 +104,10 @@ class Moments:
             return result
         rotated = ((v @ self.axes) * self.factors).astype(self._dtype)
         if len(self.moments) == 1:
-            found = product(self.moments[0], rotated)
+            found = self.curvature.product(self.moments[0], rotated)
         else:
-            columns = [product(M, rotated[:, r : r + 1]) for r, M in enumerate(self.moments)]
-            found = np.hstack(columns)
+            columns = rotated.T[:, :, None]
+            found = np.hstack(list(map(self.curvature.product, self.moments, columns)))
         result = found @ self.axes.T
         return result
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .curvature import Curvature, Preconditioner, product
+from .curvature import Curvature, Preconditioner
 from .objective import Doubles
 
 # What rounding hides of an eigenvalue, as a share of the largest.
@@ -45,6 +45,7 @@ class Spectrum:
         eigenvalues, vectors = np.linalg.eigh(A * scale * scale[:, None])
         self._eigenvalues = np.maximum(eigenvalues, FLOORS[curvature.dtype] * eigenvalues[-1])
         self._vectors = np.ascontiguousarray(vectors.astype(curvature.dtype))
+        self._product = curvature.product
 
     @staticmethod
     def cost(curvature: Curvature) -> float:
@@ -53,7 +54,7 @@ class Spectrum:
 
     def preconditioner(self, l2: float) -> Preconditioner:
         """Return the inverse for a penalty of the mean loss."""
-        Q, D = self._vectors, len(self._vectors)
+        Q, D, product = self._vectors, len(self._vectors), self._product
         inverse = 1 / (self._eigenvalues + l2)[:, None]
 
         def apply(gradient: Doubles) -> Doubles:

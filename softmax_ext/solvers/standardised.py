@@ -27,6 +27,7 @@ class Standardised:
 
     def __init__(self, losses: Objective) -> None:
         self._losses = losses
+        self.kernels = getattr(losses, "kernels", None)
         self.shape, self.has_intercept, self.dtype = (
             losses.shape,
             losses.has_intercept,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import inverse_factor, solve
+from .curvature import inverse_factor
 from .moments import Moments
 from .objective import Doubles, Floats
 from .penalised import Penalised
@@ -158,7 +158,7 @@ class SupportNewton:
         def apply(r: Doubles) -> Doubles:
             # What has come into the support since is left to the gradient's own scale.
             result = self._diagonal(r)
-            result[places] = solve(factor, r[places][:, None])[:, 0]
+            result[places] = curvature.solve(factor, r[places][:, None])[:, 0]
             return result
 
         self._scales = self._diagonal_of(theta)
@@ -185,7 +185,7 @@ class SupportNewton:
         def apply(r: Doubles) -> Doubles:
             result = self._diagonal(r)
             for c, places, factor in parts:
-                result[places, c] = solve(factor, r[places, c][:, None])[:, 0]
+                result[places, c] = model.curvature.solve(factor, r[places, c][:, None])[:, 0]
             return result
 
         return apply
