@@ -20,8 +20,16 @@ from .results import LinearCrossEntropyResult
 
 Array: TypeAlias = NDArray[Any]
 
+#: The label of a row that does not count, as in the kernels' default `ignore_index`.
+IGNORED_LABEL = -100
+
 
 # ------------------------------------------------------------------------ arguments, one by one
+
+
+def as_labels(array: NDArray[Any]) -> NDArray[Any]:
+    """Give labels held as Python objects, or as NumPy's StringDType, a plain dtype."""
+    return np.array(array.tolist()) if array.dtype.kind in "OT" else array
 
 
 def as_array(name: str, value: Any) -> Array:

@@ -10,28 +10,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import IGNORED_LABEL
+
 if TYPE_CHECKING:
     from .datasets._parts import Piece
     from .datasets.blocks import Blocks
-    from .model import SoftmaxModel
 
 _Result = TypeVar("_Result")
 
 
-def predict(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
+def predict(model: Any, blocks: Blocks) -> NDArray[Any]:
     """The labels of all rows."""
     return np.concatenate(list(_each(blocks, lambda piece: model.predict(piece.X))))
 
 
-def predict_proba(model: SoftmaxModel, blocks: Blocks) -> NDArray[Any]:
+def predict_proba(model: Any, blocks: Blocks) -> NDArray[Any]:
     """The probabilities of all rows."""
     return np.concatenate(list(_each(blocks, lambda piece: model.predict_proba(piece.X))))
 
 
-def accuracy(model: SoftmaxModel, blocks: Blocks, y: Any) -> float:
+def accuracy(model: Any, blocks: Blocks, y: Any) -> float:
     """The share of right rows of all that count."""
-    from .model import IGNORED_LABEL
-
     _refuse_beside(y=y)
 
     def count(piece: Piece) -> tuple[int, int]:
@@ -45,12 +44,9 @@ def accuracy(model: SoftmaxModel, blocks: Blocks, y: Any) -> float:
     return float(counts[0] / counts[1]) if counts[1] else math.nan
 
 
-def loss(model: SoftmaxModel, blocks: Blocks, y: Any, sample_weight: Any) -> float:
+def loss(model: Any, kernels: Any, blocks: Blocks, y: Any, sample_weight: Any) -> float:
     """The mean loss, by the weights that the pieces have."""
     _refuse_beside(y=y, sample_weight=sample_weight)
-    from .model import kernels_or_default
-
-    kernels = kernels_or_default(model.kernels)
 
     def add(piece: Piece) -> tuple[float, float]:
         X = model._flatten(piece.X)
@@ -66,8 +62,6 @@ def loss(model: SoftmaxModel, blocks: Blocks, y: Any, sample_weight: Any) -> flo
 
 
 def _total_weight(target: NDArray[Any], sample_weight: Any) -> float:
-    from .model import IGNORED_LABEL
-
     counts = target.sum(axis=1) if target.ndim == 2 else target != IGNORED_LABEL
     return float(counts.sum() if sample_weight is None else counts @ np.asarray(sample_weight))
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import Array, Csr
-from .model import IGNORED_LABEL
+from .arguments import IGNORED_LABEL, Array, Csr
 from .ops import Kernels
 from .problem import Evaluation, Problem, label_error
 from .results import HessianProductResult, LinearCrossEntropyResult

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _files
-from .arguments import as_array
-from .model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, as_labels
+from .arguments import IGNORED_LABEL, as_array, as_labels
+from .model import SoftmaxModel, as_kernels_like
 from .solvers import FitResult, PathResult, fit_lbfgs, fit_path
 
 #: 45 values from 1e-6 to 1e5, as DINOv2's linear probes have them.

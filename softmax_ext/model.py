@@ -11,14 +11,21 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _npz, blockwise
-from .arguments import as_array, as_floating, as_matrix, as_native, finite, is_bfloat16
+from .arguments import (
+    IGNORED_LABEL,
+    as_array,
+    as_floating,
+    as_labels,
+    as_matrix,
+    as_native,
+    finite,
+    is_bfloat16,
+)
 from .errors import ModelFormatError
 
 if TYPE_CHECKING:
     from .datasets.blocks import Blocks
 
-#: The label of a row that does not count, as in the kernels' default `ignore_index`.
-IGNORED_LABEL = -100
 
 _FILE_KIND = "softmax_ext model"
 _FILE_VERSION = 1
@@ -196,7 +203,7 @@ class SoftmaxModel:
             If an integer label is outside [0, C).
         """
         if is_blocks(X):
-            return blockwise.loss(self, X, y, sample_weight)
+            return blockwise.loss(self, kernels_or_default(self.kernels), X, y, sample_weight)
         rows = self._flatten(X)
         loss: float = kernels_or_default(self.kernels).linear_cross_entropy(
             rows,
@@ -503,11 +510,6 @@ def _as_class_labels(classes: ArrayLike, n: int) -> NDArray[Any]:
             "were wanted"
         )
     return labels.astype(labels.dtype.newbyteorder("="))
-
-
-def as_labels(array: NDArray[Any]) -> NDArray[Any]:
-    """Give labels held as Python objects, or as NumPy's StringDType, a plain dtype."""
-    return np.array(array.tolist()) if array.dtype.kind in "OT" else array
 
 
 def indices_of(name: str, labels: NDArray[Any], classes: NDArray[Any] | None) -> NDArray[Any]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arguments import integer_between
-from .model import as_labels, indices_of
+from .arguments import as_labels, integer_between
+from .model import indices_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

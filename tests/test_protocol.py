@@ -39,9 +39,13 @@ class Pair:
         self.rank, self._connection = rank, connection
 
     def _exchange(self, value):
-        self._connection.send(value)
+        # In turns: if both sent first, each would wait for the other to read it.
+        if self.rank == 0:
+            self._connection.send(value)
+            return value, self._connection.recv()
         other = self._connection.recv()
-        return (value, other) if self.rank == 0 else (other, value)
+        self._connection.send(value)
+        return other, value
 
     def allreduce(self, value):
         first, second = self._exchange(value)

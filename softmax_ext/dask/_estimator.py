@@ -10,8 +10,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ..arguments import IGNORED_LABEL, as_labels
 from ..datasets._parts import Piece
-from ..model import IGNORED_LABEL, SoftmaxModel, as_labels
+from ..model import SoftmaxModel
 from ._chunks import Chunks, Engine, joined
 from ._fit import fit_lbfgs
 

@@ -107,7 +107,7 @@ def fit_path(
     >>> y = da.from_array(np.array([0, 0, 1, 1]), chunks=2)
     >>> model = sx.SoftmaxModel.zeros(1, 2, dtype=np.float64)
     >>> fit_path(model, X, y, [0.1, 1.0]).fun.round(2).tolist()
-    [2.35, 1.53]
+    [2.45, 1.53]
     """
     chunks = Chunks.of(X, y, sample_weight)
     return path_of(model, objective(model, chunks), None, Cs, **options)

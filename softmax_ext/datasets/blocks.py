@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..arguments import integer_between
+from ..arguments import as_labels, integer_between
 from ..errors import DataFormatError
-from ..model import as_labels
 from ._parts import (
     PART_BYTES,
     ArrayPart,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arguments import as_row_weights
+from ..arguments import IGNORED_LABEL, as_row_weights
 from ..foreign import problem_of
-from ..model import IGNORED_LABEL, SoftmaxModel, as_kernels_like, check_finite, described, is_blocks
+from ..model import SoftmaxModel, as_kernels_like, check_finite, described, is_blocks
 
 if TYPE_CHECKING:
     from ..datasets.blocks import Blocks
