@@ -27,7 +27,7 @@
 #if SMX_THREADS
 
 enum {
-    STACK_BYTES = 1 << 20, /* the leaves' arrays take less than 64 KiB */
+    STACK_BYTES = 1 << 20, /* the leaves' arrays take less than 96 KiB */
     SPIN_NS = 50 * 1000,   /* so long before they sleep: a wake-up takes about as long */
     CHECK_NS = 10 * 1000 * 1000
 };
