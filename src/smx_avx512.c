@@ -12,8 +12,8 @@
 #define SMX_OUTER_WIDE 5
 /* From so many tiles on, the first over a strip keeps it for the others: rows of 768 numbers meet in
    few cache sets, and 1000 classes take 50 in place of 66 ms (Zen 5), 100 of 784 11 in place of 12.
-   A copy costs 10 % at 10 classes (Zen 4). */
-#define SMX_KEEP_FROM 3
+   For 16 and 32 classes, 3 and 6 tiles, the copy costs 10 and 6 %. */
+#define SMX_KEEP_FROM 8
 /* Steps of a sum that starts from zero: with 128, the sums of 1000 classes come from L3 more often,
    which costs up to 10 %. */
 #define SMX_CHUNK 256
