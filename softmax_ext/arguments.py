@@ -32,6 +32,16 @@ def as_labels(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(array.tolist()) if array.dtype.kind in "OT" else array
 
 
+def refuse_beside(X: Any, **columns: Any) -> None:
+    """Refuse labels and weights beside data that brings its own."""
+    for name, value in columns.items():
+        if value is not None:
+            raise ArgumentTypeError(
+                f"{name}: an array came beside {type(X).__name__}, which has its own; None was "
+                "wanted"
+            )
+
+
 def as_array(name: str, value: Any) -> Array:
     """`value` as a plain ndarray, without a copy if it is one."""
     if type(value) is np.ndarray:

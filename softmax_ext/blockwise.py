@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import IGNORED_LABEL
+from .arguments import IGNORED_LABEL, refuse_beside
 
 if TYPE_CHECKING:
     from .datasets._parts import Piece
@@ -31,7 +31,7 @@ def predict_proba(model: Any, blocks: Blocks) -> NDArray[Any]:
 
 def accuracy(model: Any, blocks: Blocks, y: Any) -> float:
     """The share of right rows of all that count."""
-    _refuse_beside(y=y)
+    refuse_beside(blocks, y=y)
 
     def count(piece: Piece) -> tuple[int, int]:
         X = piece.X
@@ -46,7 +46,7 @@ def accuracy(model: Any, blocks: Blocks, y: Any) -> float:
 
 def loss(model: Any, kernels: Any, blocks: Blocks, y: Any, sample_weight: Any) -> float:
     """The mean loss, by the weights that the pieces have."""
-    _refuse_beside(y=y, sample_weight=sample_weight)
+    refuse_beside(blocks, y=y, sample_weight=sample_weight)
 
     def add(piece: Piece) -> tuple[float, float]:
         X = model._flatten(piece.X)
@@ -77,11 +77,3 @@ def _labels(piece: Piece) -> Any:
     if piece.y is None:
         raise ValueError("y: none came, labels or probabilities were wanted")
     return piece.y
-
-
-def _refuse_beside(**columns: Any) -> None:
-    for name, value in columns.items():
-        if value is not None:
-            raise TypeError(
-                f"{name}: an array came beside Blocks, which have their own; None was wanted"
-            )

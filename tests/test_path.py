@@ -251,3 +251,13 @@ def test_picture():
     marked = axes.lines[-1].get_xydata()[0]
     np.testing.assert_allclose(marked, [path.Cs[path.best], path.scores.min()])
     assert len(axes.lines) == 2 + (not path.success.all())
+
+
+def test_the_callback_is_told_what_a_fit_tells():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 60)), rng.integers(0, 6, 300)
+    seen = []
+    sx.fit_path(sx.SoftmaxModel.zeros(60, 6), X, y, [0.1, 1.0], callback=seen.append)
+    alone = sx.fit_lbfgs(sx.SoftmaxModel.zeros(60, 6), X, y)
+    assert all(set(alone) <= set(state) for state in seen)
+    assert seen

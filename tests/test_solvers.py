@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
-from softmax_ext import SoftmaxModel, kernels, reference
+from softmax_ext import Blocks, SoftmaxModel, kernels, reference
 from softmax_ext.arguments import as_matrix
-from softmax_ext.solvers import minimize
+from softmax_ext.solvers import minimize, minimize_many
 from softmax_ext.solvers.arrays import ArrayObjective
 from softmax_ext.solvers.lbfgs import minimize_penalised
 from softmax_ext.solvers.objective import Evaluation
@@ -545,3 +545,27 @@ def test_a_few_steps_tell_nothing_of_what_is_left():
     default, tight = (solve(X, y, l2=1.0, tol=tol, max_iter=1000) for tol in (1e-4, 1e-8))
     assert default.success
     assert default.fun <= 1.001 * tight.fun
+
+
+@pytest.mark.parametrize("options", [{}, {"standardize": True}, {"checkpoint": "fit.log"}])
+@pytest.mark.parametrize("kind", ["array", "blocks", "many"])
+def test_the_solver_multiplies_by_the_kernels_it_is_given(
+    kind, options, monkeypatch, tmp_path, compiled
+):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(500, 60)), rng.integers(0, 6, 500)
+    W, b = np.zeros((60, 6)), np.zeros(6)
+
+    def unwanted(*args, **options):
+        raise AssertionError("the default kernels were called")
+
+    monkeypatch.setattr(kernels, "linear", unwanted)
+    monkeypatch.chdir(tmp_path)
+    data = (X, y) if kind == "array" else (Blocks([X], [y]), None)
+    if kind == "many":
+        if "checkpoint" in options:
+            pytest.skip("several fits have no checkpoint")
+        results = minimize_many(data[0], W, b, [1.0, 10.0], kernels=compiled, **options)
+    else:
+        results = [minimize(*data, W, b, l2=1.0, kernels=compiled, **options)]
+    assert all(result.success for result in results)

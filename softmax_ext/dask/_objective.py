@@ -22,8 +22,6 @@ from ..solvers.pieces import (
     evaluated,
     is_finite,
     moments_of,
-    refuse_not_finite,
-    row_weights,
 )
 from ..solvers.reservoir import (
     SampleOfPieces,
@@ -43,6 +41,7 @@ class DaskObjective:
 
     def __init__(self, chunks: Chunks, make: PieceMaker) -> None:
         self._chunks, self._make = chunks, make
+        self.kernels = make.kernels
         self._engine = Engine(len(chunks.X))
         self.has_intercept, self.dtype = make.has_intercept, make.dtype
         self.shape = (make.n_features + make.has_intercept, make.n_classes)
@@ -162,7 +161,7 @@ class _Seen:
 def _priorities(piece: Any, digest: int) -> Doubles:
     """The rows' priorities, the same in every pass; other ones in another chunk."""
     random = np.random.Generator(np.random.PCG64([piece.n_rows, digest]))
-    return priorities(row_weights(piece), random)
+    return priorities(piece.masses(), random)
 
 
 def _evaluate(
@@ -173,7 +172,7 @@ def _evaluate(
     if objective.n_rows:
         parts = evaluated(objective, thetas)
         if is_first and not all(map(is_finite, parts)):
-            refuse_not_finite(objective)
+            objective.refuse_not_finite()
         for total, part in zip(sums, parts, strict=True):
             total.add(part)
     return sums, _Seen(objective, piece.y) if is_first else None
@@ -219,7 +218,7 @@ def _take(piece: Piece, make: PieceMaker, least: float) -> tuple[Any, Doubles]:
     """The rows of a chunk that are drawn, and the weight that each stands for."""
     objective = make.objective(piece)
     chosen = np.flatnonzero(_priorities(objective, checksum(piece.y)) > least)
-    weight = np.maximum(row_weights(objective)[chosen], least)
+    weight = np.maximum(objective.masses()[chosen], least)
     return take_rows(objective.X, chosen), weight
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,11 @@ class ArrayObjective:
                 if weight is None or weight.any()
                 else "sample_weight: zeros alone came, at least one weight above 0 was wanted"
             )
-        if math.isfinite(result.loss) and np.isfinite(self._gradient).all():
-            return
+        if not (math.isfinite(result.loss) and np.isfinite(self._gradient).all()):
+            self.refuse_not_finite()
+
+    def refuse_not_finite(self) -> NoReturn:
+        """Say what is wrong with rows whose loss or gradient is not finite at the first point."""
         values, step = self._values, CHECKED_ROWS
         if not all(np.isfinite(values[i : i + step]).all() for i in range(0, len(values), step)):
             raise ValueError("X: NaN or infinite elements came, finite ones were wanted")

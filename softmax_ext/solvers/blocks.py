@@ -22,8 +22,6 @@ from .pieces import (
     evaluated,
     is_finite,
     moments_of,
-    refuse_not_finite,
-    row_weights,
 )
 from .reservoir import Reservoir, SampleOfPieces, bytes_of_row, sample_rows
 
@@ -72,7 +70,7 @@ class BlocksObjective:
             if survey is not None:
                 survey.add(piece)
                 if not all(map(is_finite, parts)):
-                    self._blocks.naming(k, refuse_not_finite, piece)
+                    self._blocks.naming(k, ArrayObjective.refuse_not_finite, piece)
             for total, part in zip(sums, parts, strict=True):
                 total.add(part)
         if survey is not None:
@@ -187,7 +185,7 @@ class _Survey:
             # Weights that are not 1 may be anything.
             is_even = piece.sample_weight is None
             self.reservoir = Reservoir(n, self._n_rows if is_even else None)
-        self.reservoir.add(piece.X, row_weights(piece))
+        self.reservoir.add(piece.X, piece.masses())
         if self.moments is not None:
             self.moments.add(moments_of(piece))
         self.n_values += piece._values.size

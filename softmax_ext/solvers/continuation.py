@@ -16,7 +16,7 @@ import numpy as np
 
 from .curvature import MOST_WHOLE, Curvature
 from .lbfgs import TRUSTED_LOSS, Progress, minimize_penalised, search
-from .objective import Doubles, Objective, split
+from .objective import Doubles, Objective
 from .pairs import MEMORY, InverseHessian
 from .penalised import Penalised
 from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, FitResult
@@ -196,12 +196,9 @@ class Continuation:
 
     def _result(self, status: int, nit: int) -> FitResult:
         objective = self._objective
-        theta = self._theta.astype(objective.result_dtype)
-        W, b = split(theta, objective.losses.has_intercept)
         nfev, self._nfev = objective.nfev - self._nfev, objective.nfev
-        return FitResult(
-            W=W, b=b, fun=self._value * objective.total_weight,
-            penalty=objective.penalty(self._theta) * objective.total_weight,
-            grad_norm=self._norm, nit=nit, nfev=nfev,
-            success=status == CONVERGED, status=status, message=MESSAGES[status],
-        )  # fmt: skip
+        result = objective.result(
+            self._theta, self._value, grad_norm=self._norm, nit=nit, nfev=nfev
+        )
+        result.update(success=status == CONVERGED, status=status, message=MESSAGES[status])
+        return result

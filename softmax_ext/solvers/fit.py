@@ -18,6 +18,7 @@ from ..arguments import (
     as_target,
     finite_from_0,
     integer_between,
+    refuse_beside,
 )
 from ..datasets.blocks import Blocks
 from ..model import SoftmaxModel, as_kernels_like, kernels_or_default
@@ -363,7 +364,7 @@ def losses_and_start(
 ) -> tuple[Objective, Doubles]:
     """Check the data and a starting point, and make an objective and parameters of them."""
     if hasattr(X, "value_and_gradient") or isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
+        refuse_beside(X, y=y, sample_weight=sample_weight)
         losses, W, b = without_rows(X, W, b, x_scale, label_smoothing, kernels)
     else:
         losses, W, b = _of_rows(X, y, W, b, sample_weight, x_scale, label_smoothing, kernels)
@@ -379,7 +380,7 @@ def rows_for(
 ) -> tuple[Any, NDArray[Any] | None]:
     """Return a model's data as `minimize` takes them: rows and targets, or what has both."""
     if isinstance(X, Blocks):
-        _refuse_beside(X, y, sample_weight)
+        refuse_beside(X, y=y, sample_weight=sample_weight)
         return objective_of(model, X), None
     if hasattr(X, "value_and_gradient"):
         return X, None
@@ -446,16 +447,6 @@ def without_rows(
             f"with{'out' * (not losses.has_intercept)} b, as the objective has, was wanted"
         )
     return losses, W.astype(losses.dtype), None if b is None else b.astype(losses.dtype)
-
-
-def _refuse_beside(X: Any, y: Any, sample_weight: Any) -> None:
-    """Refuse labels and weights beside what brings its own."""
-    for name, value in (("y", y), ("sample_weight", sample_weight)):
-        if value is not None:
-            raise TypeError(
-                f"{name}: an array came beside {type(X).__name__}, which has its own; None was "
-                "wanted"
-            )
 
 
 def _tell_raw(

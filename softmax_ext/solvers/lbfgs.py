@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .objective import Doubles, split
+from .objective import Doubles
 from .pairs import InverseHessian
 from .penalised import Penalised
 from .proximal import minimize_sparse
@@ -185,13 +185,9 @@ class _Fit:
 
     def _state(self) -> FitResult:
         objective = self._objective
-        theta = self._theta.astype(objective.result_dtype)
-        W, b = split(theta, objective.losses.has_intercept)
-        return FitResult(
-            W=W, b=b, fun=self._value * objective.total_weight,
-            penalty=objective.penalty(self._theta) * objective.total_weight,
-            grad_norm=self._norm, gap=None, nit=self._nit, nfev=objective.nfev,
-        )  # fmt: skip
+        return objective.result(
+            self._theta, self._value, grad_norm=self._norm, nit=self._nit, nfev=objective.nfev
+        )
 
 
 class Progress:

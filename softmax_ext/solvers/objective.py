@@ -50,7 +50,10 @@ class Columns(NamedTuple):
 
 
 class Objective(Protocol):
-    """The sum of the rows' weighted losses as a function of the parameters, without penalties."""
+    """The sum of the rows' weighted losses as a function of the parameters, without penalties.
+
+    The solver multiplies by its attribute `kernels` if it has one, else by the default ones.
+    """
 
     @property
     def shape(self) -> tuple[int, int]:

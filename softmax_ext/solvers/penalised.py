@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from .curvature import Curvature
-from .objective import Doubles, Objective
+from .objective import Doubles, Objective, split
 from .penalties import SparsePenalty
+from .result import FitResult
 
 
 class Penalised:
@@ -90,6 +91,27 @@ class Penalised:
         result: Doubles = gradient.copy()
         result[:D] = self.sparse.subgradient(theta[:D], gradient[:D], strength)
         return result
+
+    def result(
+        self,
+        theta: Doubles,
+        value: float,
+        *,
+        grad_norm: float,
+        gap: float | None = None,
+        nit: int,
+        nfev: int,
+    ) -> FitResult:
+        """Return what is told of a point, given the value there and, if there is one, the gap.
+
+        In the result's dtype, and of the sum of the rows' losses instead of their mean.
+        """
+        W, b = split(theta.astype(self.result_dtype), self.losses.has_intercept)
+        total = self.total_weight
+        return FitResult(
+            W=W, b=b, fun=value * total, penalty=self.penalty(theta) * total, grad_norm=grad_norm,
+            gap=None if gap is None else gap * total, nit=nit, nfev=nfev,
+        )  # fmt: skip
 
     def curvature(self) -> Curvature:
         """Return what makes preconditioners; to be asked after the first evaluation."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..arguments import Array, Csr, as_matrix, as_row_weights, as_target
 from ..datasets._parts import Piece
 from ..model import as_kernels_like, kernels_or_default, target_of
-from .arrays import CHECKED_ROWS, ArrayObjective
+from .arrays import ArrayObjective
 from .objective import Doubles, Evaluation
-from .sample import FLAT, PIECE_ELEMENTS, PIECE_ROWS, _moments, _sparse_moments
+from .sample import FLAT, PIECE_ELEMENTS, PIECE_ROWS, dense_moments, sparse_moments
 
 
 class PieceMaker(NamedTuple):
@@ -62,30 +62,9 @@ class PieceMaker(NamedTuple):
         return objective
 
 
-def refuse_not_finite(piece: ArrayObjective) -> None:
-    """Say what is wrong with a piece whose loss or gradient is not finite at the first point."""
-    values = piece.X.data if isinstance(piece.X, Csr) else piece.X
-    for start in range(0, len(values), CHECKED_ROWS):
-        if not np.isfinite(values[start : start + CHECKED_ROWS]).all():
-            raise ValueError("X: NaN or infinite elements came, finite ones were wanted")
-    raise ValueError(
-        "X: elements came with which the loss at W and b overflows, smaller ones were wanted"
-    )
-
-
 def is_finite(result: Evaluation) -> bool:
     """Whether value and gradient are."""
     return math.isfinite(result.value) and bool(np.isfinite(result.gradient).all())
-
-
-def row_weights(piece: ArrayObjective) -> Doubles:
-    """Return what each row counts."""
-    weight = np.ones(piece.n_rows) if piece.sample_weight is None else piece.sample_weight.copy()
-    if piece._y.ndim == 1:
-        weight[piece._y < 0] = 0
-    else:
-        weight *= piece._y.sum(axis=1)
-    return weight
 
 
 class Moments:
@@ -138,7 +117,7 @@ class Moments:
 
 def moments_of(piece: ArrayObjective, features: NDArray[np.intp] | None = None) -> Moments:
     """Return the moments of a piece's features, or of some of a dense one's."""
-    X, weight = piece.X, row_weights(piece)
+    X, weight = piece.X, piece.masses()
     D = piece.n_features if features is None else len(features)
     result = Moments(D)
     total = float(weight.sum())
@@ -146,10 +125,10 @@ def moments_of(piece: ArrayObjective, features: NDArray[np.intp] | None = None) 
         return result
     share = weight / total
     if isinstance(X, Csr):
-        mean, largest, variance = _sparse_moments(X, share)
+        mean, largest, variance = sparse_moments(X, share)
     else:
         step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, D) + 1)
-        mean, largest, variance = _moments(
+        mean, largest, variance = dense_moments(
             lambda: (
                 (_columns(X[i : i + step], features), share[i : i + step])
                 for i in range(0, len(X), step)

@@ -16,7 +16,7 @@ from . import columns
 from .certificate import Certificate, sums_of_targets
 from .columns import ColumnModel
 from .moments import Moments
-from .objective import Doubles, split
+from .objective import Doubles
 from .penalised import Penalised
 from .result import CERTIFIED, CONVERGED, MAX_ITER, MESSAGES, ROUNDED, STOPPED, FitResult
 from .support import SupportNewton
@@ -238,13 +238,8 @@ class _Fit:
 
     def _state(self) -> FitResult:
         objective = self._objective
-        theta = self._theta.astype(objective.result_dtype)
-        W, b = split(theta, objective.losses.has_intercept)
         subgradient = objective.subgradient(self._theta, self._gradient)
-        total = objective.total_weight
-        return FitResult(
-            W=W, b=b, fun=self._value * total,
-            penalty=objective.penalty(self._theta) * total,
-            grad_norm=float(np.abs(subgradient).max()), gap=self._gap * total,
+        return objective.result(
+            self._theta, self._value, grad_norm=float(np.abs(subgradient).max()), gap=self._gap,
             nit=self._nit, nfev=objective.nfev,
         )  # fmt: skip

@@ -138,9 +138,9 @@ class ArraySample:
         """
         X = self._X
         if isinstance(X, Csr):
-            mean, largest, squares = _sparse_moments(X, share)
+            mean, largest, squares = sparse_moments(X, share)
         else:
-            mean, largest, squares = _moments(
+            mean, largest, squares = dense_moments(
                 lambda: (
                     (x, self.factors[part])
                     for part, x in self._pieces(self._rows, MOMENTS_ELEMENTS)
@@ -150,7 +150,7 @@ class ArraySample:
         self.unseen = squares <= FLAT**2
         if not isinstance(X, Csr) and self.unseen.any() and len(self._rows) < len(X):
             unseen, step = np.flatnonzero(self.unseen), PIECE_ROWS
-            mean[unseen], largest[unseen], squares[unseen] = _moments(
+            mean[unseen], largest[unseen], squares[unseen] = dense_moments(
                 lambda: (
                     (X[i : i + step, unseen], share[i : i + step]) for i in range(0, len(X), step)
                 ),
@@ -182,17 +182,17 @@ class ArraySample:
 def moments(X: Array | Csr, share: Doubles) -> tuple[Doubles, Doubles]:
     """Return the means and deviations of the features; 0 for one that never changes."""
     if isinstance(X, Csr):
-        mean, largest, squares = _sparse_moments(X, share)
+        mean, largest, squares = sparse_moments(X, share)
     else:
         step = min(PIECE_ROWS, PIECE_ELEMENTS // max(1, X.shape[1]) + 1)
         pieces = [slice(i, i + step) for i in range(0, len(X), step)]
-        mean, largest, squares = _moments(
+        mean, largest, squares = dense_moments(
             lambda: ((X[part], share[part]) for part in pieces), X.shape[1]
         )
     return mean, np.where(squares > FLAT**2, largest * np.sqrt(squares), 0)
 
 
-def _moments(
+def dense_moments(
     pieces: Callable[[], Iterator[tuple[Any, Doubles]]], n_features: int
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Return means, sizes, and variances as shares of the sizes squared, of weighted rows.
@@ -214,8 +214,8 @@ def _moments(
     return mean + rounding * largest, largest, np.maximum(squares - rounding**2, 0)
 
 
-def _sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-    """Return what `_moments` does, of all rows."""
+def sparse_moments(X: Csr, share: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+    """Return what `dense_moments` does, of all rows."""
     D = X.shape[1]
     inner = np.searchsorted(X.indptr, np.arange(PIECE_ENTRIES, len(X.indices), PIECE_ENTRIES))
     bounds = [0, *inner, X.shape[0]]

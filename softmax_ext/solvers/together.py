@@ -208,6 +208,7 @@ class _Seat:
         self._table, self._k = table, k
         self.shape, self.has_intercept = objective.shape, objective.has_intercept
         self.dtype, self.is_sparse = objective.dtype, objective.is_sparse
+        self.kernels = getattr(objective, "kernels", None)
 
     @property
     def n_rows(self) -> int:

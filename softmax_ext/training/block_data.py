@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import refuse_beside
 from ..datasets._parts import Piece
 from ..datasets.blocks import Blocks
 from ..model import SoftmaxModel
@@ -32,11 +33,7 @@ class BlockData:
         sample_weight: Any = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        for name, value in (("y", y), ("sample_weight", sample_weight)):
-            if value is not None:
-                raise TypeError(
-                    f"{name}: an array came beside Blocks, which have their own; None was wanted"
-                )
+        refuse_beside(blocks, y=y, sample_weight=sample_weight)
         D = model.W.shape[0]
         if blocks.n_features != D:
             raise ValueError(
