@@ -19,6 +19,7 @@ from .lbfgs import TRUSTED_LOSS, Progress, minimize_penalised, search
 from .objective import Doubles, Objective
 from .pairs import MEMORY, InverseHessian
 from .penalised import Penalised
+from .products import inner
 from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, FitResult
 from .spectrum import Spectrum
 
@@ -125,7 +126,7 @@ class Continuation:
         W = self._theta[:D]
         gradient = self._gradient.copy()
         gradient[:D] += change * W
-        self._place(self._theta, self._value + change / 2 * float(np.vdot(W, W)), gradient)
+        self._place(self._theta, self._value + change / 2 * inner(W, W), gradient)
         self._inverse_hessian.add_penalty(change, D)
         self._use_spectrum()
 
@@ -175,7 +176,7 @@ class Continuation:
                 return MAX_ITER, nit
             if not progress.goes_on(self._value, self._norm, objective.dtype):
                 return ROUNDED, nit
-            if step is not None and float(np.vdot(self._gradient, step)) < 0:
+            if step is not None and inner(self._gradient, step) < 0:
                 direction, step = step, None
             length = self._inverse_hessian.first_step(direction) if not self._optima else 1.0
             reached = search(objective, self._theta, self._value, self._gradient, direction, length)
@@ -188,7 +189,7 @@ class Continuation:
                 return ROUNDED, nit
 
     def _little_is_to_be_gained(self, direction: Doubles, nit: int) -> bool:
-        promised = -float(np.vdot(self._gradient, direction)) / 2
+        promised = -inner(self._gradient, direction) / 2
         return promised * max(1, nit) <= PROMISED_GAIN * min(self._tol, 1.0) * abs(self._value)
 
     def _value_can_be_trusted(self) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .curvature import Preconditioner
 from .objective import Doubles
+from .products import combination, inner, inner_each
 
 # Pairs of a step and the gradient's change along it; SciPy and scikit-learn keep as many.
 MEMORY = 10
@@ -108,7 +109,7 @@ class InverseHessian:
         # As the first one is linear, this is its product with y, at the cost of one application,
         # which `direction` needs next.
         z = y if self._first is None else -self._apply(gradient) + self._apply(new_gradient)
-        product, length = float(np.vdot(s, y)), float(np.vdot(y, z))
+        product, length = inner(s, y), inner(y, z)
         if not (length > 0 and product > LEAST_PRODUCT * length):
             return
         i = self._order.pop(0) if len(self._order) == self._memory else len(self._order)
@@ -147,7 +148,7 @@ def _products(vectors: NDArray[Any], x: NDArray[Any]) -> Doubles:
     vectors, x = vectors.reshape(len(vectors), -1), x.reshape(-1)
     result = np.zeros(len(vectors))
     for i in range(0, len(x), PIECE):
-        result += vectors[:, i : i + PIECE] @ x[i : i + PIECE].astype(vectors.dtype)
+        result += inner_each(vectors[:, i : i + PIECE], x[i : i + PIECE].astype(vectors.dtype))
     return result
 
 
@@ -156,4 +157,4 @@ def _add_up(factors: Doubles, vectors: NDArray[Any], result: Doubles) -> None:
     vectors, result = vectors.reshape(len(vectors), -1), result.reshape(-1)
     factors = factors.astype(vectors.dtype)
     for i in range(0, len(result), PIECE):
-        result[i : i + PIECE] += factors @ vectors[:, i : i + PIECE]
+        result[i : i + PIECE] += combination(factors, vectors[:, i : i + PIECE])

@@ -10,6 +10,7 @@ import numpy as np
 from .curvature import Curvature
 from .objective import Doubles, Objective, split
 from .penalties import SparsePenalty
+from .products import inner
 from .result import FitResult
 
 
@@ -77,7 +78,7 @@ class Penalised:
     def penalty(self, theta: Doubles) -> float:
         """Return the penalties of the mean."""
         W = theta[: self.n_features]
-        value = self.l2 / 2 * float(np.vdot(W, W)) if self.l2 else 0.0
+        value = self.l2 / 2 * inner(W, W) if self.l2 else 0.0
         if self.sparse is not None:
             value += self.sparse.value(W)
         return value / self.total_weight

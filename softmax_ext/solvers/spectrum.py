@@ -10,6 +10,7 @@ import numpy as np
 
 from .curvature import Curvature, Preconditioner
 from .objective import Doubles
+from .products import combination
 
 # What rounding hides of an eigenvalue, as a share of the largest.
 FLOORS = {np.dtype(np.float32): 1e-7, np.dtype(np.float64): 1e-12}
@@ -64,9 +65,12 @@ class Spectrum:
                 else gradient[:D] - np.outer(self._mean, gradient[D])
             )
             along = product(Q.T, g.astype(Q.dtype)) * inverse
-            step = product(Q, along.astype(Q.dtype)).astype(np.float64)
+            step: Doubles = product(Q, along.astype(Q.dtype)).astype(np.float64)
             if self._mean is None:
                 return step
-            return np.vstack([step, gradient[D] / self._weight - self._mean @ step])
+            found: Doubles = np.vstack(
+                [step, gradient[D] / self._weight - combination(self._mean, step)]
+            )
+            return found
 
         return apply
