@@ -36,9 +36,10 @@ from .products import FactoredInverse, Product, combination
 Preconditioner: TypeAlias = Callable[[Doubles], Doubles]
 
 # Rows of the sample for each feature: with fewer, the error of the second moments costs more steps
-# than the rows save. Of so many candidates for each row the probabilities choose one.
+# than the rows save. Of so many candidates for each row the probabilities choose one; of fewer
+# where the Hessian is made whole, in which a row's weight tells less.
 ROWS_PER_FEATURE = 5
-CANDIDATES = 3
+CANDIDATES, CANDIDATES_OF_WHOLE = 5, 3
 # Rows of the sample at least; and where no products of features are made of them, for which 1000
 # tell a variance to within 5 %.
 LEAST_ROWS = 1000
@@ -112,7 +113,8 @@ class Curvature:
         #: Rows that go into a matrix, chosen from those of the sample.
         self.n_rows = min(N, n_rows)
         most = max(self.n_rows, MOST_BYTES // (8 * self.C))
-        n_candidates = min(N, (CANDIDATES if self.has_moments else 1) * self.n_rows, most)
+        per_row = CANDIDATES_OF_WHOLE if self.use_whole else CANDIDATES if self.has_moments else 1
+        n_candidates = min(N, per_row * self.n_rows, most)
         by_length = self.has_moments and self.n_rows < N
         self.sample = objective.sample(n_candidates, by_length=by_length)
         # A feature may be in any unit, and in one as small as its own its penalty may be infinite.

@@ -20,6 +20,9 @@ Product = Callable[[Any, Any], Any]
 
 # Numbers of which BLAS makes products with a vector; einsum takes some 30 microseconds for as many.
 LARGE = 1 << 18
+# Elements that are multiplied and added up in their own dtype before sums go on in float64: few
+# enough for float32, and for one factor to stay in the cache while those of many vectors pass it.
+PIECE = 1 << 15
 # A triangle is kept as strips, of which each leaves out zeros; so long, or their calls would take
 # longer than the zeros did.
 STRIP_ROWS = 256
@@ -32,18 +35,38 @@ def inner(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1)))
 
 
-def inner_each(vectors: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
-    """Return the inner product of each of the vectors (k, n) with x (n,)."""
+def inner_each(vectors: NDArray[Any], x: NDArray[Any]) -> Doubles:
+    """Return the inner product of each of the vectors (k, ...) with x (...), in their dtype."""
+    vectors, x = vectors.reshape(len(vectors), -1), x.reshape(-1)
     large = vectors.size > LARGE
-    result: NDArray[Any] = vectors @ x if large else np.einsum("kn,n->k", vectors, x)
+    result = np.zeros(len(vectors))
+    for i in range(0, len(x), PIECE):
+        part, factor = vectors[:, i : i + PIECE], x[i : i + PIECE].astype(vectors.dtype)
+        result += part @ factor if large else np.einsum("kn,n->k", part, factor)
     return result
 
 
-def combination(factors: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+def add_combination(factors: Doubles, vectors: NDArray[Any], result: Doubles) -> None:
+    """Add the sum of the vectors (k, ...), each times its factor, to the result (...)."""
+    vectors, result = vectors.reshape(len(vectors), -1), result.reshape(-1)
+    large, factors = vectors.size > LARGE, factors.astype(vectors.dtype)
+    for i in range(0, len(result), PIECE):
+        part = vectors[:, i : i + PIECE]
+        result[i : i + PIECE] += factors @ part if large else np.einsum("k,kn->n", factors, part)
+
+
+def combination(factors: Doubles, vectors: Doubles) -> Doubles:
     """Return the sum of the vectors (k, n), each times its factor."""
     large = vectors.size > LARGE
-    result: NDArray[Any] = factors @ vectors if large else np.einsum("k,kn->n", factors, vectors)
+    result: Doubles = factors @ vectors if large else np.einsum("k,kn->n", factors, vectors)
     return result
+
+
+def class_means(x: NDArray[Any]) -> Doubles:
+    """Return the means (D, 1) over the classes, in a fifth of the time that ``mean`` takes."""
+    sums: Doubles = np.einsum("jc->j", x, dtype=np.float64)
+    means: Doubles = sums[:, None] / x.shape[1]
+    return means
 
 
 class FactoredInverse:
