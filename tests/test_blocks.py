@@ -11,8 +11,11 @@ import time
 import numpy as np
 import pytest
 
+import softmax_ext as sx
 from softmax_ext import Blocks, DataFormatError, ModelFormatError, SoftmaxModel, Trainer, fit_lbfgs
+from softmax_ext.problem import Problem
 from softmax_ext.solvers import minimize, minimize_many
+from softmax_ext.training.data import training_data
 
 N, D, C = 1200, 12, 4
 CUTS = [0, 300, 301, 900, 900, N]
@@ -307,7 +310,7 @@ def test_fits_together_share_readings_and_do_what_they_do_alone(no_thread_left):
 # The trainer --------------------------------------------------------------------------------------
 
 
-def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left):
+def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left, monkeypatch):
     X, y = problem()
     blocks = Blocks(cut(X), y)
     seen = []
@@ -320,6 +323,15 @@ def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left):
         assert history.validation_loss[-1] == pytest.approx(model.loss(X, y), rel=1e-6)
         assert history.validation_accuracy[-1] == model.accuracy(X, y)
     assert seen[0] == seen[1] != seen[2]
+
+    def unwanted(*args, **options):
+        raise AssertionError("a score needs no gradient")
+
+    data = training_data(model, blocks, None, batch_size=64, kernels=sx.kernels)
+    monkeypatch.setattr(Problem, "value_and_gradient", unwanted)
+    loss, accuracy = data.score(model)
+    monkeypatch.undo()
+    assert (loss, accuracy) == (pytest.approx(model.loss(X, y), rel=1e-6), model.accuracy(X, y))
     # Without shuffling, one piece of whole minibatches at a time is the array as it comes.
     whole, pieces = SoftmaxModel.zeros(D, C), SoftmaxModel.zeros(D, C)
     options = {"epochs": 2, "batch_size": 64, "shuffle": False}

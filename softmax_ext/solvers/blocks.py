@@ -19,7 +19,6 @@ from .pieces import (
     Moments,
     PieceMaker,
     Sum,
-    evaluated,
     is_finite,
     moments_of,
 )
@@ -66,7 +65,7 @@ class BlocksObjective:
         if self._survey is None:
             survey = self._new_survey(with_moments=self.is_sparse)
         for k, piece in self._pieces():
-            parts = evaluated(piece, thetas)
+            parts = piece.values_and_gradients(thetas)
             if survey is not None:
                 survey.add(piece)
                 if not all(map(is_finite, parts)):

@@ -222,6 +222,23 @@ def fit_path(
     return found.path(time.perf_counter() - start)
 
 
+def joined(first: PathResult, second: PathResult) -> PathResult:
+    """Return the path of all the values of C of two, which were judged alike.
+
+    The best is the better one of theirs, by what `scoring` says, which is a name.
+    """
+    Cs = np.concatenate([first.Cs, second.Cs])
+    order = np.argsort(Cs)
+    result = PathResult(first)
+    for name in ("Cs", "W", "b", "fun", "scores", "success", "status", "nit", "grad_norm"):
+        if first[name] is not None:
+            result[name] = np.concatenate([first[name], second[name]])[order]
+    result.update(nfev=first.nfev + second.nfev, seconds=first.seconds + second.seconds)
+    sign = -1.0 if first.scoring == "loss" else 1.0
+    result["best"] = int(np.argmax(sign * result.scores))
+    return result
+
+
 def _checked(Cs: ArrayLike) -> NDArray[np.float64]:
     values = np.unique(np.asarray(Cs, np.float64))
     if values.size == 0 or not (np.isfinite(values).all() and values[0] > 0):

@@ -94,7 +94,7 @@ class BlockData:
         n_correct = n_counted = 0
         with contextlib.closing(self._blocks.pieces(self._prepare)) as pieces:
             for _, _, piece in pieces:
-                result = piece.problem.value_and_gradient(model.W, model.b, reduction="sum")
+                result = piece.problem.evaluate(model.W, model.b, reduction="sum")
                 piece.check_loss(float(result.loss))
                 loss += float(result.loss)
                 weight += result.total_weight

@@ -70,7 +70,7 @@ class TrainingData:
 
     def score(self, model: SoftmaxModel) -> tuple[float, float]:
         """Return the mean loss and the accuracy of a model."""
-        loss, n_correct = self.problem.evaluate(model.W, model.b)
+        loss, n_correct, _ = self.problem.evaluate(model.W, model.b)
         self.check_loss(loss)
         n_counted = self.n_counted()
         return loss, n_correct / n_counted if n_counted else math.nan
