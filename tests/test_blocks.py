@@ -1,5 +1,6 @@
 """Blocks: where pieces come from, what is refused, and that every user of X takes them."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -477,6 +478,62 @@ def test_parquet_that_is_refused(tmp_path):
         Blocks.from_parquet(path, features="x")
 
 
+def test_row_groups_that_a_fit_refuses(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    X, y = problem()
+    path = tmp_path / "x.parquet"
+
+    def write(X, y):
+        columns = {"x": pa.array(list(X)), "y": pa.array(y)}
+        pq.write_table(pa.table(columns), path, row_group_size=150)
+        return Blocks.from_parquet(path, features="x", label="y")
+
+    def with_one(array, value):
+        array = array.copy()
+        array[1060] = value
+        return array
+
+    null = y.tolist()
+    null[1060] = None
+    group = f"piece 7 ({path}, row group 7): "
+    for data, kind, words in (
+        ((with_one(X, np.nan), y), ValueError, group + "X: NaN or infini"),
+        ((X, with_one(y, 9)), IndexError, group + "y: label 9 at row 10 is outside"),
+        ((X, null), DataFormatError, group + "column 'y': a null came at row 10"),
+    ):
+        blocks = write(*data)
+        for fit in (fit_lbfgs, Trainer(epochs=1, shuffle=False).fit):
+            model = SoftmaxModel.zeros(D, C)
+            with pytest.raises(kind) as caught:
+                fit(model, blocks)
+            assert words in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert not model.W.any()
+    blocks = write(X, y)
+    fit_lbfgs(SoftmaxModel.zeros(D, C), blocks, max_iter=1)
+    write(X[:-1], y[:-1])
+    with pytest.raises(DataFormatError, match=r"piece . \(.*x\.parquet, row group"):
+        fit_lbfgs(SoftmaxModel.zeros(D, C), blocks)
+
+
+@pytest.mark.parametrize(
+    ("absent", "line", "words"),
+    [
+        ("pyarrow", "sx.Blocks.from_parquet('x', features='y')", "softmax-ext[parquet]"),
+        ("dask", "import softmax_ext.dask", "softmax-ext[dask]"),
+        ("distributed", "import softmax_ext.dask", "softmax-ext[dask]"),
+    ],
+)
+def test_what_is_not_installed_is_told(absent, line, words):
+    code = f"import sys; sys.modules[{absent!r}] = None; import softmax_ext as sx; {line}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"pip install '{words}'" in last
+
+
 # The reading thread -------------------------------------------------------------------------------
 
 
@@ -506,6 +563,33 @@ def test_reading_ahead_is_bounded_and_ends(no_thread_left):
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(Blocks(failing))
+
+
+def test_a_reader_that_is_behind_has_a_processor_for_itself():
+    X, y = problem()
+    read, is_late = threading.Event(), True
+
+    def pieces():
+        for k in range(4):
+            if is_late:
+                read.wait(10)  # until the caller is at the piece before, or waits for the first
+                time.sleep(0.05)
+                read.clear()
+            yield X[k * 100 : k * 100 + 100], y[k * 100 : k * 100 + 100]
+
+    for is_late in (True, False):
+        seen = []
+        blocks = Blocks(pieces)
+        with sx.num_threads(5), contextlib.closing(blocks.pieces()) as items:
+            read.set()
+            for _ in items:
+                seen.append(sx.get_num_threads())
+                read.set()
+                time.sleep(0 if is_late else 0.05)
+            assert sx.get_num_threads() == 5
+        assert seen == [4] * 4 if is_late else seen[1:] == [5] * 3
+    with sx.num_threads(1), contextlib.closing(Blocks(pieces).pieces()) as items:
+        assert {sx.get_num_threads() for _ in items} == {1}
 
 
 def test_ctrl_c_leaves_no_thread(tmp_path):

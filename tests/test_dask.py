@@ -160,6 +160,26 @@ def test_path():
     np.testing.assert_allclose(ours.W, theirs.W, atol=1e-5)
 
 
+def test_kernels_of_ones_own():
+    X, y = problem(np.float64)
+    seen = []
+
+    class Counted:
+        """The functions of `reference`; where tasks go to threads, they can be counted."""
+
+        def __getattr__(self, name):
+            seen.append(name)
+            return getattr(sx.reference, name)
+
+    model = sx.SoftmaxModel.zeros(D, C, dtype=np.float64, kernels=Counted())
+    right = sx.SoftmaxModel.zeros(D, C, dtype=np.float64)
+    result = fit_lbfgs(model, chunked(X), chunked(y), tol=1e-7)
+    assert result.success
+    assert seen.count("linear_cross_entropy_with_grad") >= 3 * result.nfev
+    sx.fit_lbfgs(right, X, y, tol=1e-7)
+    np.testing.assert_allclose(model.W, right.W, atol=1e-5)
+
+
 def test_refusals():
     X, y = problem()
     dX, dy = chunked(X), chunked(y)

@@ -118,6 +118,20 @@ def test_data_in_pieces(standardize):
     np.testing.assert_allclose(pieces.predict_proba(X), whole.predict_proba(X), atol=0.01)
 
 
+def test_data_in_pieces_with_absolute_values():
+    X, y = make_data()
+    blocks = sx.datasets.Blocks([(X[:700], y[:700]), (X[700:], y[700:])])
+    models = [sx.SoftmaxModel.zeros(D, C) for _ in range(2)]
+    options = {"l1_ratio": 0.7, "tol": 1e-5}
+    right, found = (
+        sx.fit_path(model, *data, [0.01, 0.1], **options)
+        for model, data in zip(models, ((X, y), (blocks, None)), strict=True)
+    )
+    assert found.success.all()
+    assert 0 < np.count_nonzero(found.W[0]) < found.W[0].size
+    np.testing.assert_allclose(found.fun, right.fun, rtol=2e-5)
+
+
 def test_absolute_values():
     X, y = make_data(dtype="float64")
     path = sx.fit_path(
