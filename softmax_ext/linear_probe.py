@@ -223,7 +223,7 @@ def _features(name: str, X: Any, n_features: int | None) -> Array | Csr:
     return rows
 
 
-def _test(model: SoftmaxModel, X: Array | Csr, y: NDArray[np.intp]) -> ProbeScore:
+def _test(model: SoftmaxModel, X: Any, y: NDArray[np.intp]) -> ProbeScore:
     """Count the rows whose label is the most probable class, and among the most probable."""
     right = among = 0
     for start in range(0, len(y), _BLOCK):

@@ -8,7 +8,7 @@ import pytest
 import softmax_ext as sx
 from softmax_ext.solvers import minimize
 from softmax_ext.solvers.curvature import Curvature
-from softmax_ext.solvers.spectrum import Spectrum
+from softmax_ext.solvers.spectrum import BetweenClasses, Spectrum
 
 D, C = 60, 6
 CS = np.logspace(-5, 3, 17)
@@ -250,6 +250,41 @@ def test_one_decomposition_is_the_inverse_for_every_penalty():
     for l2 in (1e-6, 1.0, 1e6):
         right = np.linalg.solve(H + l2 * np.diag([1, 1, 1, 1, 0]), g)
         np.testing.assert_allclose(spectrum.preconditioner(l2)(g), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_between_classes_is_the_whole_hessian_where_features_do_not_meet(intercept):
+    """Of rows with one feature each; with intercepts, of pairs of opposite rows at W = 0."""
+    from test_standardize import losses
+
+    rng = np.random.default_rng(0)
+    n, d = 240, 4
+    X = np.zeros((n, d))
+    X[np.arange(n), rng.integers(0, d, n)] = rng.normal(size=n) * 10.0 ** rng.integers(-1, 2, n)
+    if intercept:
+        X[n // 2 :] = -X[: n // 2]
+    objective = losses(X, rng.integers(0, 3, n), has_intercept=intercept)
+    c = objective.shape[1]
+    theta = rng.normal(size=objective.shape) * np.linspace(0.1, 3, c)
+    if intercept:
+        theta[:d] = 0
+    curvature = Curvature(objective, 0.0)
+    spectrum = Spectrum(curvature, theta)
+    classes = BetweenClasses(curvature, spectrum, theta)
+    g = rng.normal(size=objective.shape)
+    g -= g.mean(axis=1, keepdims=True)
+    P = objective.probabilities(X, theta)
+    K = np.einsum("ia,ab->iab", P, np.eye(c)) - np.einsum("ia,ib->iab", P, P)
+    wide = np.hstack([X, np.ones((n, 1))]) if intercept else X
+    H = np.einsum("ij,ik,iab->jakb", wide, wide, K).reshape(g.size, g.size) / n
+    is_penalised = np.repeat(np.arange(len(g)) < d, c)
+    for l2 in (1e-6, 1e-2, 1e3):
+        inverse = np.linalg.pinv(H + l2 * np.diag(is_penalised), rcond=1e-12, hermitian=True)
+        right = (inverse @ g.ravel()).reshape(g.shape)
+        found = spectrum.preconditioner(l2, classes)(g)
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-7 * np.abs(right).max())
+        if l2 < 1:
+            assert np.abs(spectrum.preconditioner(l2)(g) - right).max() > 0.1 * np.abs(right).max()
 
 
 def test_picture():
