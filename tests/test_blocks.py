@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 
 import softmax_ext as sx
-from softmax_ext import Blocks, DataFormatError, ModelFormatError, SoftmaxModel, Trainer, fit_lbfgs
+from softmax_ext import (
+    Blocks,
+    DataFormatError,
+    ModelFormatError,
+    SoftmaxModel,
+    Trainer,
+    fit_lbfgs,
+    reference,
+)
 from softmax_ext.problem import Problem
 from softmax_ext.solvers import minimize, minimize_many
+from softmax_ext.solvers.arrays import WIDEST
+from softmax_ext.solvers.blocks import blocks_objective
 from softmax_ext.training.data import training_data
 
 N, D, C = 1200, 12, 4
@@ -306,6 +316,26 @@ def test_fits_together_share_readings_and_do_what_they_do_alone(no_thread_left):
         minimize_many(Blocks(cut(X), y), *start, [1.0, -1])
     with pytest.raises(TypeError, match="X: ndarray came"):
         minimize_many(X, *start, penalties)
+
+
+@pytest.mark.parametrize("own", [sx.kernels, reference])
+@pytest.mark.parametrize("b", [None, np.zeros(C)])
+def test_points_side_by_side_are_evaluated_as_alone(own, b):
+    """More of them than one product takes; each with a gradient that stays."""
+    X, y = problem(dtype=np.float64)
+    rng = np.random.default_rng(0)
+    objective = blocks_objective(
+        Blocks(cut(X), y), np.zeros((D, C)), b, classes=None, x_scale=0.5, label_smoothing=0.1,
+        kernels=own,
+    )  # fmt: skip
+    thetas = [rng.normal(size=objective.shape) for _ in range(2 * WIDEST // C + 3)]
+    together = objective.values_and_gradients(thetas)
+    assert len(together) == len(thetas)
+    for theta, found in zip(thetas, together, strict=True):
+        alone = objective.value_and_gradient(theta)
+        assert found.value == pytest.approx(alone.value, rel=1e-12)
+        assert found.total_weight == alone.total_weight
+        np.testing.assert_allclose(found.gradient, alone.gradient, rtol=1e-9, atol=1e-9)
 
 
 # The trainer --------------------------------------------------------------------------------------
