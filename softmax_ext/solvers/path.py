@@ -160,9 +160,11 @@ def fit_path(
     -----
     With penalties of squares alone, a path is one long L-BFGS: when the penalty changes, the
     gradients' changes along earlier steps change by a multiple of the steps, and are kept; the
-    sample of rows is drawn once; the eigenvectors of its second moments give the first inverse
-    Hessian for every penalty, ``Q (L + l2)^-1 Q^T``; and the first step of each fit leads along the
-    line through the last two optima over the logarithm of C.
+    sample of rows is drawn once; the eigenvectors of its second moments, and what up to 32 classes
+    have between them along each, give the first inverse Hessian for every penalty; and the first
+    step of each fit leads along the line through the last two optima over the logarithm of C. A fit
+    has converged when its gradient is within `tol`, and what its next step promises, times all
+    passes made so far, is at most ``2 tol`` of the objective: found to be above what is left.
 
     See Also
     --------
