@@ -23,8 +23,8 @@ from softmax_ext import (
     reference,
 )
 from softmax_ext.problem import Problem
-from softmax_ext.solvers import minimize, minimize_many
-from softmax_ext.solvers.arrays import WIDEST
+from softmax_ext.solvers import minimize, minimize_many, objective_of
+from softmax_ext.solvers.arrays import WIDEST, ArrayObjective
 from softmax_ext.solvers.blocks import blocks_objective
 from softmax_ext.training.data import training_data
 
@@ -268,6 +268,40 @@ def test_sample_is_of_all_rows_by_weight():
     total = weight.sum()
     assert found[0][1].sum() == pytest.approx(total, rel=0.05)
     np.testing.assert_allclose(found[0][1] @ found[0][0] / total, weight @ X / total, atol=0.1)
+
+
+def test_arrays_in_memory_are_evaluated_whole(monkeypatch):
+    """However they are cut, if the kernels take them as they are; with the same bits."""
+    X, y = problem()
+    weight = np.linspace(0, 1, N)
+    theta = np.random.default_rng(0).normal(size=(D + 1, C))
+    rows = []
+    plain = ArrayObjective.value_and_gradient
+
+    def watched(self, theta):
+        rows.append(self.n_rows)
+        return plain(self, theta)
+
+    monkeypatch.setattr(ArrayObjective, "value_and_gradient", watched)
+
+    def evaluated(*data, **options):
+        rows.clear()
+        model = SoftmaxModel.zeros(D, C)
+        found = objective_of(model, Blocks(*data, **options)).value_and_gradient(theta)
+        return found.value, found.gradient.tobytes()
+
+    whole = evaluated([X], [y], sample_weight=[weight])
+    assert rows == [N]
+    few = {"part_bytes": 64 * X[0].nbytes}
+    assert evaluated([X], [y], sample_weight=[weight], **few) == whole
+    assert rows == [N]
+    evaluated([X[:700], X[700:]], y, **few)
+    assert rows == [700, N - 700]
+    for array in (X.astype(np.int32), X.astype(">f4")):
+        evaluated([array], [y], **few)
+        assert len(rows) > 10
+    with pytest.raises(IndexError, match="piece 1: y: label 9 at row 5"):
+        evaluated([X[:700], X[700:]], np.where(np.arange(N) == 705, 9, y), **few)
 
 
 def test_a_feature_the_sample_never_sees_change(monkeypatch):

@@ -33,7 +33,7 @@ class BlocksObjective:
     """
 
     def __init__(self, blocks: Blocks, make: PieceMaker) -> None:
-        self._blocks = blocks
+        self._blocks = blocks.merged()
         self._make = make
         self.kernels = make.kernels
         self.has_intercept, self.dtype = make.has_intercept, make.dtype
