@@ -29,9 +29,9 @@ MOST_PAIRS, PAIRS_BYTES = 30, 16 << 20
 # badly, the gap is about as many times the promise as passes were made since the path began; else
 # it is less. The end is where that is this share of the value: a share in proportion to tol.
 EXPECTED_GAIN, MOST_GAIN = 2.0, 1e-3
-# Passes that are taken for made at least, and steps whose promises are compared, as those of single
-# ones go up and down.
-LEAST_PASSES, SPAN = 10, 3
+# Passes that are taken for made at least and at most, and steps whose promises are compared, as those
+# of single ones go up and down.
+LEAST_PASSES, MOST_PASSES, SPAN = 10, 1000, 3
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
 LOSS_SHARE = 0.95
@@ -208,7 +208,7 @@ class Continuation:
 
     def _little_is_to_be_gained(self) -> bool:
         promise = max(self._promises[-1], float(np.mean(self._promises)))
-        expected = promise * max(LEAST_PASSES, self._objective.nfev)
+        expected = promise * min(max(LEAST_PASSES, self._objective.nfev), MOST_PASSES)
         return expected <= min(EXPECTED_GAIN * self._tol, MOST_GAIN) * abs(self._value)
 
     def _value_can_be_trusted(self) -> bool:
