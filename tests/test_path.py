@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -285,6 +287,18 @@ def test_between_classes_is_the_whole_hessian_where_features_do_not_meet(interce
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-7 * np.abs(right).max())
         if l2 < 1:
             assert np.abs(spectrum.preconditioner(l2)(g) - right).max() > 0.1 * np.abs(right).max()
+
+
+def test_weights_are_there_once():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 2500)).astype(np.float32), np.arange(60) % 50
+    model = sx.SoftmaxModel.zeros(2500, 50)
+    tracemalloc.start()
+    path = sx.fit_path(model, X, y, np.logspace(-3, 0, 80), max_iter=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.W.nbytes > 35e6
+    assert peak < path.W.nbytes + 90e6
 
 
 def test_picture():

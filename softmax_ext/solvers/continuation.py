@@ -28,9 +28,9 @@ MOST_PAIRS, PAIRS_BYTES = 30, 16 << 20
 # are behind it: what has not been found then is what steps hardly see. Where the curvature is known
 # badly, the gap is about as many times the promise as passes were made since the path began; else
 # it is less. The end is where that is this share of the value: a share in proportion to tol.
-EXPECTED_GAIN, MOST_GAIN = 2.0, 1e-3
-# Passes that are taken for made at least and at most, and steps whose promises are compared, as those
-# of single ones go up and down.
+EXPECTED_GAIN, MOST_GAIN = 5.0, 1e-3
+# Passes that are taken for made at least and at most; and steps whose promises are compared, as
+# those of single ones go up and down.
 LEAST_PASSES, MOST_PASSES, SPAN = 10, 1000, 3
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
