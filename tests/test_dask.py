@@ -257,14 +257,14 @@ def test_what_comes_to_the_client_is_small(cluster, monkeypatch):
     from softmax_ext.solvers import reservoir
 
     sizes = []
-    plain = _chunks.Engine.result
+    compute = _chunks.Engine.compute
 
-    def watched(self, plan, task):
-        result = plain(self, plan, task)
+    def watched(self, task):
+        result = compute(self, task)
         sizes.append(len(distributed.protocol.pickle.dumps(result)))
         return result
 
-    monkeypatch.setattr(_chunks.Engine, "result", watched)
+    monkeypatch.setattr(_chunks.Engine, "compute", watched)
     X = da.random.default_rng(0).normal(size=(40_000, 5), chunks=(10_000, 5)).persist()
     y = (X[:, 0] > 0).astype(np.int64).persist()
     estimator = LogisticRegression().fit(X, y)
