@@ -34,7 +34,7 @@ EXPECTED_GAIN, MOST_GAIN = 5.0, 1e-3
 LEAST_PASSES, MOST_PASSES, SPAN = 10, 1000, 3
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
-LOSS_SHARE = 0.95
+LOSS_SHARE = 0.8
 # The first is made so many passes before they are spent: a path saves more.
 FIRST_ADVANCE = 60
 # Steps without progress that are the end, as of `lbfgs`.
