@@ -750,7 +750,7 @@ X = rng.normal(size=(4000, 30)).astype(np.float32)
 y = (X @ rng.normal(size=(30, 5)) + rng.gumbel(size=(4000, 5))).argmax(1)
 model = sx.SoftmaxModel.zeros(30, 5)
 print("ready", flush=True)
-result = sx.fit_lbfgs(model, sx.Blocks(X, y, part_bytes=4000), tol=1e-9, C=1e3,
+result = sx.fit_lbfgs(model, sx.Blocks(np.array_split(X, 120), y), tol=1e-9, C=1e3,
                       checkpoint=sys.argv[1] if len(sys.argv) > 1 else None)
 print(model.W.tobytes().hex(), result.nfev)
 """
