@@ -13,7 +13,7 @@ class Handle:
         available = _kernels.available_isas()
         if isa is None:
             isa = available[0]
-        if isa not in available:
+        if isa not in available and isa not in _kernels.emulated_isas():
             why = "cannot run here" if isa in _kernels.compiled_isas() else "is not in this build"
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
