@@ -31,7 +31,7 @@
 
 /* The same with products by tile instructions: from where they win by their unit costs (see
    docs/measurements.md). Below 64 features a tile is not full. */
-#define SMX_TILE_FORM real
+#define SMX_TILE_FORM amx
 #define SMX_TILE_TABLE smx_table_amx
 #define SMX_TILE_NAME "amx"
 #define SMX_TILE_EMULATED 0

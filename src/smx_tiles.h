@@ -1,5 +1,5 @@
 /* The tile operations: eight registers of 16 rows of 64 bytes, and products of two of them added to
-   a third. Each in two forms with the same bits: `_real`, the processor's (AMX), and `_emulated`, in
+   a third. Each in two forms with the same bits: `_amx`, the processor's (AMX), and `_emulated`, in
    C for any processor. A tile's number is a constant; `tiles` is what the emulation keeps them in.
 
    A is 16 rows, B is 16 rows of groups of four bytes or two bfloat16, one for each column of the sum:
@@ -21,7 +21,7 @@ typedef struct {
 
 #if defined(__x86_64__)
 /* GCC 12's intrinsics for these let it drop the stores to what they read: hence the clobbers. */
-TILE_OP void tile_begin_real(smx_tiles *tiles) {
+TILE_OP void tile_begin_amx(smx_tiles *tiles) {
     (void)tiles;
     const struct {
         uint8_t palette, start_row, reserved[14];
@@ -31,24 +31,24 @@ TILE_OP void tile_begin_real(smx_tiles *tiles) {
     _Static_assert(sizeof config == 64, "as the processor reads it");
     __asm__ volatile("ldtilecfg %0" ::"m"(config) : "memory");
 }
-TILE_OP void tile_end_real(smx_tiles *tiles) {
+TILE_OP void tile_end_amx(smx_tiles *tiles) {
     (void)tiles;
     __asm__ volatile("tilerelease" ::: "memory");
 }
-TILE_OP void tile_zero_real(smx_tiles *tiles, const int t) {
+TILE_OP void tile_zero_amx(smx_tiles *tiles, const int t) {
     (void)tiles;
     __asm__ volatile("tilezero %%tmm%c0" ::"i"(t));
 }
-TILE_OP void tile_load_real(smx_tiles *tiles, const int t, const void *from, ptrdiff_t pitch) {
+TILE_OP void tile_load_amx(smx_tiles *tiles, const int t, const void *from, ptrdiff_t pitch) {
     (void)tiles;
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(pitch), "i"(t) : "memory");
 }
-TILE_OP void tile_store_real(const smx_tiles *tiles, const int t, void *to, ptrdiff_t pitch) {
+TILE_OP void tile_store_amx(const smx_tiles *tiles, const int t, void *to, ptrdiff_t pitch) {
     (void)tiles;
     __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(pitch), "i"(t) : "memory");
 }
 #define TILE_DOT(name, instruction)                                                              \
-    TILE_OP void tile_##name##_real(smx_tiles *tiles, const int c, const int a, const int b) {    \
+    TILE_OP void tile_##name##_amx(smx_tiles *tiles, const int c, const int a, const int b) {    \
         (void)tiles;                                                                             \
         __asm__ volatile(instruction " %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b));  \
     }

@@ -34,13 +34,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
 KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_SETS}
+# Tile instructions are emulated, for every size, in the files that ask for products with X.
+EMULATED = softmax_ext._kernels.emulated_isas()
+WITH_PRODUCTS = {
+    "accuracy", "edge_cases", "gradients", "halves", "hessian", "kernels", "problem", "properties",
+    "threads", "width",
+}  # fmt: skip
 
 # The files of a tier; those in neither list are the tier `package`.
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
         "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
-        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "width",
+        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "tiles",
+        "width",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],
@@ -69,7 +76,7 @@ settings.load_profile("softmax_ext")
 
 
 def instruction_set(name):
-    if name not in softmax_ext.available_isas():
+    if name not in (*softmax_ext.available_isas(), *EMULATED):
         pytest.skip(f"{name}: this processor cannot run it")
     return softmax_ext.Kernels(name)
 
@@ -77,8 +84,9 @@ def instruction_set(name):
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc):
     """Run a case on one set of kernels after the other: what they share is computed once."""
+    products = Path(metafunc.module.__file__).stem.removeprefix("test_") in WITH_PRODUCTS
     for name in KERNELS.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(name, KERNELS[name], indirect=True)
+        metafunc.parametrize(name, [*KERNELS[name], *EMULATED * products], indirect=True)
 
 
 @pytest.fixture
