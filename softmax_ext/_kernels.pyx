@@ -119,6 +119,14 @@ def run_tiles(str isa, idx steps):
     return steps * tiles.ceiling_ops
 
 
+def tile_cost(str isa, bint f64, bint of_bytes, idx d, idx c):
+    """The products of bytes, in time, that one of X (N, d) and W (d, c) takes at least; 0: it does not
+    go by tiles. Of bytes four digits, of float32 six products of pieces, which take twice as long."""
+    if not smx_by_tiles(leaves_of(isa, f64), SMX_U8 if of_bytes else SMX_REAL, d, c):
+        return 0
+    return 4 if of_bytes else 12
+
+
 def run_memory(str isa, cnp.ndarray src, cnp.ndarray to, idx repeats):
     """Read a contiguous array, or copy it to another (None: only read), so many times."""
     cdef smx_leaves *leaf = leaves_of(isa, False)

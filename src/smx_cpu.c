@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <immintrin.h>
 #endif
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
@@ -38,18 +39,24 @@ static int has_avx512(void) {
 }
 #endif
 
+#if defined(__x86_64__) && defined(__linux__)
+__attribute__((target("xsave"))) static int tiles_are_saved(void) {
+    enum { OSXSAVE = 1 << 27, TILE_STATE = 3 << 17 };
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & OSXSAVE) &&
+           (_xgetbv(0) & TILE_STATE) == TILE_STATE;
+}
+#endif
+
 const char *smx_why_no_tiles(void) {
 #if defined(__x86_64__) && defined(__linux__)
-    enum { BF16 = 1 << 22, TILES = 1 << 24, INT8 = 1 << 25, OSXSAVE = 1 << 27, STATE = 3 << 17 };
-    unsigned a, b, c, d, low, high;
+    enum { BF16 = 1 << 22, TILES = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILES | INT8 };
+    unsigned a, b, c, d;
     __builtin_cpu_init();
     if (!has_avx512()) return "no AVX-512";
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (BF16 | TILES | INT8)) != (BF16 | TILES | INT8))
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL)
         return "the processor has no AMX";
-    __cpuid(1, a, b, c, d);
-    if (!(c & OSXSAVE)) return "the system does not save tiles";
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    if ((low & STATE) != STATE) return "the system does not save tiles";
+    if (!tiles_are_saved()) return "the system does not save tiles";
     /* Some hypervisors show the flags and not the rest: palette 1 is 8 tiles of 16 rows of 64 bytes. */
     if (!__get_cpuid_count(0x1d, 1, &a, &b, &c, &d) || a >> 16 != 1024 || b != (8 << 16 | 64) ||
         (c & 0xffff) != 16)

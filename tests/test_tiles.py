@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -409,6 +411,38 @@ def test_why_there_are_none():
     assert why in ("", "no AVX-512", "the processor has no AMX", "the system does not save tiles",
                    "the processor does not say what its tiles are", "AMX is for Linux on x86-64",
                    "the system refused them to this process")  # fmt: skip
+
+
+ALL_FLAGS, STATE = 1 << 22 | 1 << 24 | 1 << 25, 3 << 17
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="AMX is for Linux on x86-64"
+)
+@pytest.mark.parametrize(
+    ("flags", "state", "rows", "refused", "expected"),
+    [
+        (ALL_FLAGS, STATE, 16, 0, "-, 1 1 1 1 1"),
+        (ALL_FLAGS, STATE, 16, 1, "-, 1 0 0 0 1"),  # asked once
+        (ALL_FLAGS & ~(1 << 22), STATE, 16, 0, "the processor has no AMX, 0 0 0 0 0"),
+        (ALL_FLAGS, 1 << 17, 16, 0, "the system does not save tiles, 0 0 0 0 0"),
+        (ALL_FLAGS, STATE, 8, 0, "the processor does not say what its tiles are, 0 0 0 0 0"),
+        (ALL_FLAGS, STATE, 0, 0, "the processor does not say what its tiles are, 0 0 0 0 0"),
+    ],
+)
+def test_what_is_asked_of_processor_and_system(
+    flags, state, rows, refused, expected, tmp_path_factory
+):
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    program = tmp_path_factory.getbasetemp() / "tile_permission"
+    if not program.exists():
+        source = ROOT / "tests/tile_permission.c"
+        subprocess.run([compiler, "-O1", f"-I{ROOT / 'src'}", source, "-o", program], check=True)
+    arguments = [program, *map(str, (flags, state, rows, refused))]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def test_emulated_tables_are_not_offered():
