@@ -79,16 +79,16 @@ def main(argv: list[str] | None = None) -> int:
         from matplotlib import pyplot as plt
 
         figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-        for (name, errors), style in zip(found.items(), ("x-", "^-", "s-", "o-", "d-"), strict=True):
-            axes.loglog(FEATURES, errors, style, label=name, markersize=5)
+        for (name, errors), marker in zip(found.items(), "x^sod", strict=True):
+            axes.loglog(FEATURES, errors, marker=marker, label=name, markersize=5)
         axes.loglog(FEATURES, FEATURES, "k:", label="bound of a float32 sum", linewidth=1)
         axes.set_xlabel("features D")
         axes.set_ylabel("largest error, in units of 2$^{-24}$ of the sum of sizes")
         axes.set_xticks(FEATURES, map(str, FEATURES))
         axes.minorticks_off()
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside upper center", ncols=3, fontsize="small", frameon=False)
         axes.grid(visible=True, alpha=0.3)
-        figure.savefig(options.out, dpi=110, metadata={"Software": None})
+        figure.savefig(options.out, dpi=100, metadata={"Software": None})
     return 0
 
 

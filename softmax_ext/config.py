@@ -31,7 +31,7 @@ def show_config() -> None:
     for key, value in (
         ("softmax_ext", __version__),
         ("instruction set", f"{kernels.isa} (can run here: {available}; compiled in: {compiled})"),
-        ("tiles (AMX)", f"none: {no_tiles}" if no_tiles else "products with bytes, or many classes"),
+        ("tiles (AMX)", f"none: {no_tiles}" if no_tiles else "products with bytes or many classes"),
         ("threads", str(threads.get_num_threads())),
         ("compiler", _kernels.COMPILER),
         ("leaf flags", _kernels.LEAF_FLAGS),

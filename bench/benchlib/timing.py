@@ -169,9 +169,9 @@ def rates(workload: Workload, seconds: float, top: dict[str, Any]) -> dict[str, 
     """Return GFLOP/s, GB/s and the share of the ceiling of a call that took `seconds`.
 
     The ceiling is the less of what arithmetic and memory allow for this workload: its useful
-    operations at the speed of multiply-adds in registers (or in tiles), its least memory traffic at the speed
-    of reading (or of a copy, where much is written) with as many bytes in use. ``bound`` says
-    which.
+    operations at the speed of multiply-adds in registers (or in tiles), its least memory traffic
+    at the speed of reading (or of a copy, where much is written) with as many bytes in use.
+    ``bound`` says which.
     """
     by_flops = workload.flops / top["flops_per_second"]
     by_bytes = workload.bytes / top["bytes_per_second"]

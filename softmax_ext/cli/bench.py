@@ -137,8 +137,8 @@ def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
     """The table, line by line as it is measured.
 
     The last column is the share of what the machine allows: the time that the useful operations
-    take at the speed of arithmetic in registers (or tiles), or the numbers read and written at the speed of
-    memory (whichever is longer), over ours.
+    take at the speed of arithmetic in registers (or tiles), or the numbers read and written at the
+    speed of memory (whichever is longer), over ours.
 
     Parameters
     ----------
