@@ -452,6 +452,17 @@ def test_what_is_asked_of_processor_and_system(
     assert done.stdout.strip() == expected
 
 
+@pytest.mark.skipif("amx" not in sx.compiled_isas(), reason="not for this architecture")
+@pytest.mark.skipif(AMX, reason="there are tiles here")
+def test_the_refusal_and_show_config_say_why(capsys):
+    why = _kernels.why_no_tiles()
+    with pytest.raises(ValueError, match="'amx' cannot run here") as refusal:
+        sx.Kernels("amx")
+    assert why in str(refusal.value)
+    sx.show_config()
+    assert f"none: {why}" in capsys.readouterr().out
+
+
 def test_emulated_tables_are_not_offered():
     assert _kernels.emulated_isas() == ("amx-emulated",)
     assert "amx-emulated" not in sx.compiled_isas() + sx.available_isas()
