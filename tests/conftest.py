@@ -34,12 +34,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
 KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_SETS}
-# Tile instructions are emulated, for every size, in the files that ask for products with X.
+# Tile instructions are emulated, for every size, where products with X are tested: in these files,
+# but not in their tests of functions of logits; and in these of the edge cases.
 EMULATED = softmax_ext._kernels.emulated_isas()
 WITH_PRODUCTS = {
-    "accuracy", "edge_cases", "gradients", "halves", "hessian", "kernels", "problem", "properties",
-    "threads", "width",
+    "gradients", "halves", "hessian", "kernels", "problem", "properties", "threads", "width",
 }  # fmt: skip
+OF_LOGITS = ("softmax", "logsumexp", "divergence", "of_logits", "columns", "small_cross_entropy")
+EDGES = {
+    "test_case_010_nan_and_infinity_in_one_row_of_x",
+    "test_case_071_the_control_register_is_left_alone",
+    "test_case_080_nan_in_ignored_rows",
+    "test_case_115_no_features",
+    "test_case_116_nothing_is_skipped_where_x_is_zero",
+    "test_infinite_weights_as_pytorch_defines_them",
+}
 
 # The files of a tier; those in neither list are the tier `package`.
 TIERS = {
@@ -84,7 +93,11 @@ def instruction_set(name):
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc):
     """Run a case on one set of kernels after the other: what they share is computed once."""
-    products = Path(metafunc.module.__file__).stem.removeprefix("test_") in WITH_PRODUCTS
+    name = metafunc.function.__name__
+    products = name in EDGES or (
+        metafunc.module.__name__.removeprefix("test_") in WITH_PRODUCTS
+        and not any(part in name for part in OF_LOGITS)
+    )
     for name in KERNELS.keys() & set(metafunc.fixturenames):
         metafunc.parametrize(name, [*KERNELS[name], *EMULATED * products], indirect=True)
 
