@@ -159,7 +159,7 @@ def test_the_process_grows_by_the_workspace_at_most(shape, options):
     ("shape", "options", "limit"),
     [
         ((60000, 784, 10), {}, 0.2),
-        ((8192, 768, 1000), {}, {"avx2": 4.8}.get(sx.Kernels().isa, 7.8)),
+        ((8192, 768, 1000), {}, {"avx2": 4.8, "amx": 14}.get(sx.Kernels().isa, 7.8)),
         (
             (8192, 768, 1000),
             {"x_dtype": "float64", "dtype": "float64"},
