@@ -40,7 +40,7 @@ EMULATED = softmax_ext._kernels.emulated_isas()
 WITH_PRODUCTS = {
     "gradients", "halves", "hessian", "kernels", "problem", "properties", "threads", "width",
 }  # fmt: skip
-OF_LOGITS = ("softmax", "logsumexp", "divergence", "of_logits", "columns", "small_cross_entropy")
+OF_LOGITS = ("softmax", "logsumexp", "divergence", "logits", "keepdims", "test_cross", "test_small")
 EDGES = {
     "test_case_010_nan_and_infinity_in_one_row_of_x",
     "test_case_071_the_control_register_is_left_alone",
@@ -95,7 +95,7 @@ def pytest_generate_tests(metafunc):
     """Run a case on one set of kernels after the other: what they share is computed once."""
     name = metafunc.function.__name__
     products = name in EDGES or (
-        metafunc.module.__name__.removeprefix("test_") in WITH_PRODUCTS
+        Path(metafunc.module.__file__).stem.removeprefix("test_") in WITH_PRODUCTS
         and not any(part in name for part in OF_LOGITS)
     )
     for name in KERNELS.keys() & set(metafunc.fixturenames):
