@@ -248,6 +248,22 @@ def test_blocks_of_gradients_are_rounded_once_each(tiles, rng):
     np.testing.assert_array_equal(tiles.linear_cross_entropy_with_grad(X, W, b, y).dW, expected)
 
 
+def test_a_pixel_alone_is_multiplied_to_the_last_bit(tiles, rng):
+    """Where all large weights, or all rows with a large gradient, are multiplied by 0: no digit of
+    the small ones is cut off, and none overflows."""
+    n, c = 256, 33
+    X = np.diag(rng.integers(1, 256, n)).astype(np.uint8)
+    W = (rng.normal(size=(n, c)) * 2.0 ** -rng.integers(0, 25, (n, c))).astype(np.float32)
+    pixels = X.diagonal()[:, None].astype(float)
+    np.testing.assert_array_equal(tiles.linear(X, W), (pixels * W).astype(np.float32))
+    W, y = 0.2 * W, rng.integers(0, c, n)
+    logits = tiles.linear(X, W)
+    assert np.ptp(logits) > 40
+    G = tiles.cross_entropy_with_grad(logits, y)[1]
+    result = tiles.linear_cross_entropy_with_grad(X, W, None, y)
+    np.testing.assert_array_equal(result.dW, (pixels * G).astype(np.float32))
+
+
 def test_the_scale_of_bytes_is_in_their_weights(tiles, rng):
     X, W, b = problem_of_bytes(rng, 40, 80, 7, 4)
     scale = np.float32(1 / 255)
