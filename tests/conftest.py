@@ -38,7 +38,7 @@ KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_
 # but not in their tests of functions of logits; and in these of the edge cases.
 EMULATED = softmax_ext._kernels.emulated_isas()
 WITH_PRODUCTS = {
-    "gradients", "halves", "hessian", "kernels", "problem", "properties", "threads", "width",
+    "gradients", "halves", "hessian", "kernels", "problem", "properties", "width",
 }  # fmt: skip
 OF_LOGITS = ("softmax", "logsumexp", "divergence", "logits", "keepdims", "test_cross", "test_small")
 EDGES = {

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -426,6 +427,16 @@ def test_a_row_does_not_depend_on_its_company(tiles, shape, x_dtype, rng):
         rows = rng.permutation(len(X))[:n]
         same_bits(tiles.linear(X[rows], W, b), logits[rows])
         same_bits(tiles.predict_proba(X[rows], W, b), p[rows])
+
+
+def test_calls_at_the_same_time_do_not_meet(tiles, rng):
+    made = [case_of(rng, (300, 100, 10), "uint8"), case_of(rng, (100, 80, 70), "float32")]
+    expected = [tiles.linear_cross_entropy_with_grad(*case) for case in made]
+    with ThreadPoolExecutor(4) as pool:
+        results = pool.map(lambda i: tiles.linear_cross_entropy_with_grad(*made[i % 2]), range(24))
+        for i, result in enumerate(results):
+            assert result.dW.tobytes() == expected[i % 2].dW.tobytes()
+            assert result.loss == expected[i % 2].loss
 
 
 def test_why_there_are_none():
