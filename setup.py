@@ -26,6 +26,7 @@ TABLES = {
     "__x86_64__": {
         "baseline": [],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
+        # And AMX, whose few instructions are spelled in assembly.
         "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"],
     },
     "__aarch64__": {"baseline": [], "neon": []},

@@ -206,6 +206,8 @@ cdef struct Block:
     const void **ahead  # where the next ones are
     const void **wp     # where the rows of Wt are
     const void **wr     # by rows: where the rows of W are
+    void *packed        # what tiles want beside Wt
+    void *room          # and work in
     smx_ahead coming
 
 
@@ -222,12 +224,14 @@ cdef class LinearPass(Pass):
     cdef Scratch w_scratch, sums_scratch
     cdef int x_code, x_type             # in memory; and of the rows that the leaves get
     cdef bint direct, by_rows, w_direct
+    cdef bint tiled, dX_tiled           # products with X, and with W for dX, go by tiles
     cdef bint in_rows                   # rows of X are read as they lie, perhaps to be widened
     cdef public cnp.ndarray next_rows   # rows of X that will be wanted after this pass, or None
     cdef readonly bint panelled
     cdef bint shared                    # several threads take parts of this pass
-    cdef idx de, ldw, ldr, ld, ldg, panel, n_panels, panel_bytes
+    cdef idx de, ldw, ldr, ld, ldg, panel, n_panels, panel_bytes, packed_bytes
     cdef void *Wt
+    cdef void *packed
     cdef const void **wr
     cdef const char *x_data
     cdef const char *w_data
@@ -257,9 +261,17 @@ cdef class LinearPass(Pass):
         self.by_rows = self.width >= self.k.rows_from and self.c >= self.k.lanes
         self.ldr = odd_lines(self.width, self.size)
         stored = type_of(self.x_code, self.f64)
-        self.direct = (self.d >= self.k.lanes and self.xc == X.itemsize and
-                       self.width <= self.k.direct_most[stored])
-        self.x_type = stored if self.direct else SMX_REAL
+        self.x_type = SMX_REAL
+        if smx_by_tiles(self.k, stored, self.d, self.width):
+            self.x_type = stored
+        self.dX_tiled = smx_by_tiles(self.k, SMX_REAL, self.d, self.width)
+        # Halves are widened where float32 goes by tiles, whatever their layout.
+        self.direct = self.d >= self.k.lanes and self.xc == X.itemsize and (
+            self.x_type == stored
+            or (self.width <= self.k.direct_most[stored] and not self.dX_tiled))
+        if self.direct:
+            self.x_type = stored
+        self.tiled = smx_by_tiles(self.k, self.x_type, self.d, self.width)
         self.in_rows = self.direct or (stored != SMX_REAL and self.xc == X.itemsize)
         self.w_direct = self.wc == self.size and self.x_scale == 1
         w_bytes = self.width * self.ldw * self.size
@@ -274,7 +286,10 @@ cdef class LinearPass(Pass):
         self.panel = (self.width + self.n_panels - 1) // self.n_panels
         self.panel_bytes = max(self.panel * self.ldw,
                                self.d * odd_lines(self.panel, self.size)) * self.size
-        self.row_block = (self.k.row_block if self.width <= 64 else
+        self.packed_bytes = (self.k.tiles.packed_bytes(self.x_type, self.de, self.panel)
+                             if self.tiled else 0)
+        self.row_block = (self.k.row_block_most if self.tiled else
+                          self.k.row_block if self.width <= 64 else
                           self.k.row_block_wide if self.width <= 256 and not self.by_rows else
                           self.k.row_block_most)
         # A stride of 1 KiB would meet 4 cache sets only.
@@ -292,9 +307,11 @@ cdef class LinearPass(Pass):
             return
         if not self.by_rows or self.w_direct:
             r_bytes = 0
-        self.w_scratch = Scratch(round_up(w_bytes, 64) + r_bytes + (self.d + 8) * sizeof(void *))
+        self.w_scratch = Scratch(round_up(w_bytes, 64) + r_bytes + round_up(self.packed_bytes, 64)
+                                 + (self.d + 8) * sizeof(void *))
         at = <size_t>self.w_scratch.at
         self.Wt = place(&at, w_bytes)
+        self.packed = place(&at, self.packed_bytes)
         self.wr = <const void **>place(&at, self.d * sizeof(void *))
         whole = place(&at, r_bytes)
         with nogil:
@@ -306,6 +323,9 @@ cdef class LinearPass(Pass):
             else:
                 if w_bytes:
                     self.pack[float](0, self.width, <float *>self.Wt)
+                if self.tiled:
+                    self.k.tiles.pack(self.x_type, self.de, self.width, self.Wt, self.ldw,
+                                      self.packed)
                 if self.by_rows:
                     self.rows_of_W[float](0, self.width, <float *>whole, self.wr)
 
@@ -363,7 +383,18 @@ cdef class LinearPass(Pass):
         w.xs = place(&at, 0 if self.direct else rows_bytes)
         w.dxs = place(&at, n_dxs * rows_bytes)
         w.Wt = place(&at, self.panel_bytes) if own_panel else self.Wt
+        w.packed = place(&at, self.packed_bytes) if own_panel else self.packed
+        w.room = place(&at, 0 if self.panelled and not own_panel else self.room_bytes(rb))
         return at
+
+    cdef idx room_bytes(self, idx n) noexcept nogil:
+        """What products by tiles work in, for blocks of n rows."""
+        cdef idx most = 0
+        if self.tiled:
+            most = self.k.tiles.room_bytes(self.x_type, n, self.de, self.panel)
+        if self.dX is not None and self.dX_tiled:
+            most = max(most, self.k.tiles.room_bytes(SMX_REAL, n, self.de, self.panel))
+        return most
 
     cdef void prepare(self, Block *w) noexcept nogil:
         """What work arrays hold before their first block."""
@@ -527,19 +558,19 @@ cdef class LinearPass(Pass):
             for p in range(self.n_panels):
                 c0, c1 = self.first_of(p), self.first_of(p + 1)
                 if self.panelled:
-                    self.take_panel[real](c0, c1, <real *>w.Wt, w.wr)
-                self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, w.wr, L, ahead)
+                    self.take_panel[real](c0, c1, <real *>w.Wt, w.packed, w.wr)
+                self.logits_of[real](n, c0, c1, w.xp, <real *>w.Wt, w.packed, w.wr, L, ahead, w.room)
             if self.purpose < LOSS:
                 emit[real](self, at - n, n, self.by_rows, L, self.ld, <real *>w.mx, &w.rows)
                 continue
             take_block[real](self, n, &w.rows, self.by_rows, L, self.ld, <real *>w.mx,
                              <real *>w.ls, <real *>w.scale, result)
             if self.purpose >= GRADIENT:
-                self.add_outer[real](n, 0, width, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW, ahead)
+                self.add_outer[real](n, 0, width, L, <real *>w.G, w.xp, sums.db, <real *>sums.dW,
+                                     ahead, w.room)
                 if self.dX is not None:
                     memset(w.dxs, 0, n * self.ldw * sizeof(real))
-                    self.k.outer(SMX_REAL, n, width, self.de, L, self.ld if self.by_rows else 1,
-                                 1 if self.by_rows else self.ld, w.wp, w.dxs, self.ldw, NULL)
+                    self.add_dX[real](n, 0, width, L, w.wp, <real *>w.dxs, w.room)
                     self.emit_dX[real](n, &w.rows, <real *>w.dxs)
 
     cdef void point(self, idx n, const Rows *rows, const void **xp, real *xs) noexcept nogil:
@@ -547,13 +578,21 @@ cdef class LinearPass(Pass):
         leaves cannot read as they are go to xs first."""
         cdef idx r, j, ldw = self.ldw, d = self.d
         cdef const char *x
+        cdef char *row
         cdef int stored
         for r in range(n):
             xp[r] = self.x_data + rows.a[r] * self.xr
         if not self.direct:
             stored = type_of(self.x_code, sizeof(real) == 8)
-            if self.in_rows:
+            if self.in_rows and self.x_type == SMX_REAL:
                 self.k.widen(stored, n, d, xp, xs, ldw)
+            elif self.x_type == SMX_U8:  # bytes whose columns are apart
+                for r in range(n):
+                    x = <const char *>xp[r]
+                    row = <char *>(xs + r * ldw)
+                    for j in range(self.de):
+                        row[j] = x[j * self.xc] if j < d else 0
+                    xp[r] = row
             elif stored == SMX_REAL:
                 if self.pick == NULL and rows.place[n - 1] - rows.place[0] == n - 1:
                     gather[real](self.k, n, d, <const char *>xp[0], self.xr, self.xc, xs, ldw, 1)
@@ -566,10 +605,11 @@ cdef class LinearPass(Pass):
                     x = <const char *>xp[r]
                     for j in range(d):
                         xs[r * ldw + j] = <real>load_real(x + j * self.xc, self.x_code)
-            for r in range(n):
-                for j in range(d, self.de):
-                    xs[r * ldw + j] = 0
-                xp[r] = xs + r * ldw
+            if self.x_type == SMX_REAL:
+                for r in range(n):
+                    for j in range(d, self.de):
+                        xs[r * ldw + j] = 0
+                    xp[r] = xs + r * ldw
         for r in range(n, round_up(n, 4)):
             xp[r] = xp[n - 1]
 
@@ -596,27 +636,34 @@ cdef class LinearPass(Pass):
                 (self.dw_width + self.k.turned - 1) // self.k.turned if self.by_rows else 1)
         return &w.coming
 
-    cdef void take_panel(self, idx c0, idx c1, real *Wt, const void **wr) noexcept nogil:
-        """What logits_of wants of the classes c0 to c1, in Wt (where the rows can stay in W, in wr
-        only)."""
+    cdef void take_panel(self, idx c0, idx c1, real *Wt, void *packed,
+                         const void **wr) noexcept nogil:
+        """What logits_of wants of the classes c0 to c1, in Wt and packed (where the rows can stay in W,
+        in wr only)."""
         if self.by_rows:
             self.rows_of_W[real](c0, c1, Wt, wr)
-        else:
-            self.pack[real](c0, c1, Wt)
+            return
+        self.pack[real](c0, c1, Wt)
+        if self.tiled:
+            self.k.tiles.pack(self.x_type, self.de, c1 - c0, Wt, self.ldw, packed)
 
     cdef void logits_of(self, idx n, idx c0, idx c1, const void **xp, const real *Wt,
-                        const void **wr, real *L, smx_ahead *ahead) noexcept nogil:
+                        const void *packed, const void **wr, real *L, smx_ahead *ahead,
+                        void *room) noexcept nogil:
         """Logits of the classes c0 to c1."""
         cdef idx ld = self.ld
         cdef const real *b = NULL if self.b is None else <const real *>cnp.PyArray_DATA(self.b) + c0
         if self.by_rows:
             self.k.logits_rows(n, self.d, c1 - c0, xp, wr, b, L + c0, ld, ahead)
+        elif self.tiled:
+            self.k.tiles.logits(self.x_type, round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw,
+                                packed, b, L + c0 * ld, ld, ahead, room)
         else:
             self.k.logits(self.x_type, round_up(n, 4), self.de, c1 - c0, xp, Wt, self.ldw, b,
                           L + c0 * ld, ld, ahead)
 
     cdef void add_outer(self, idx n, idx c0, idx c1, real *L, real *G, const void **xp, double *db,
-                        real *acc, smx_ahead *ahead) noexcept nogil:
+                        real *acc, smx_ahead *ahead, void *room) noexcept nogil:
         """acc (c1 - c0, ldw), and db unless NULL, += the block's gradient of W and b, for the
         classes c0 to c1."""
         cdef idx c = c0, m, step = self.k.turned if self.by_rows else c1 - c0, ld = self.ld, ldg = self.ldg
@@ -629,9 +676,24 @@ cdef class LinearPass(Pass):
                 g = L + c * ld
             if db != NULL:
                 self.k.add_sums(n, m, g, ldg, db + c)
-            self.k.outer(self.x_type, m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
+            if self.tiled:
+                self.k.tiles.outer(self.x_type, m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead,
+                                   room)
+            else:
+                self.k.outer(self.x_type, m, n, self.de, g, ldg, 1, xp, acc, self.ldw, ahead)
             acc += m * self.ldw
             c += m
+
+    cdef void add_dX(self, idx n, idx c0, idx c1, real *L, const void **wp, real *dxs,
+                     void *room) noexcept nogil:
+        """dxs (n, ldw) += the part of the rows' gradient that the classes c0 to c1 make; wp: their rows
+        of Wt."""
+        cdef idx lr = self.ld if self.by_rows else 1, lc = 1 if self.by_rows else self.ld
+        if self.dX_tiled:
+            self.k.tiles.outer(SMX_REAL, n, c1 - c0, self.de, L + c0 * lc, lr, lc, wp, dxs, self.ldw,
+                               NULL, room)
+        else:
+            self.k.outer(SMX_REAL, n, c1 - c0, self.de, L + c0 * lc, lr, lc, wp, dxs, self.ldw, NULL)
 
     cdef void flip(self, idx c, real *acc, char *dW, idx sd, idx sc) noexcept nogil:
         """dW[:, :c] = x_scale * acc.T"""

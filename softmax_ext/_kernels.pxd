@@ -19,6 +19,21 @@ cdef extern from "smx.h":
         smx_idx n, bytes, calls, row
         const char *at
 
+    ctypedef struct smx_tile_leaves:
+        int allowed() noexcept nogil
+        smx_idx packed_bytes(int type, smx_idx d, smx_idx c) noexcept nogil
+        void pack(int type, smx_idx d, smx_idx c, const void *Wt, smx_idx ldw,
+                  void *packed) noexcept nogil
+        smx_idx room_bytes(int type, smx_idx n, smx_idx d, smx_idx c) noexcept nogil
+        void logits(int type, smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                    const void *Wt, smx_idx ldw, const void *packed, const void *b, void *L,
+                    smx_idx ldl, smx_ahead *ahead, void *room) noexcept nogil
+        void outer(int type, smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai,
+                   smx_idx ak, const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead,
+                   void *room) noexcept nogil
+        smx_idx ceiling_ops
+        void ceiling(smx_idx steps) noexcept nogil
+
     ctypedef struct smx_leaves:
         smx_idx lanes
         smx_idx cols_max
@@ -77,12 +92,17 @@ cdef extern from "smx.h":
         smx_idx ceiling_flops
         double ceiling_arithmetic(smx_idx steps) noexcept nogil
         double ceiling_read(smx_idx n, const void *src) noexcept nogil
+        const smx_tile_leaves *tiles
 
     ctypedef struct smx_table:
         const char *name
+        int emulated
         smx_leaves f32
         smx_leaves f64
 
     const smx_table *const smx_tables[]
     const int smx_n_tables
     int smx_can_run(const smx_table *table) nogil
+    int smx_by_tiles(const smx_leaves *leaves, int type, smx_idx d, smx_idx c) noexcept nogil
+    const char *smx_why_no_tiles() nogil
+    int smx_tiles_allowed() nogil

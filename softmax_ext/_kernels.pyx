@@ -35,19 +35,35 @@ ctypedef Py_ssize_t idx
 
 def compiled_isas():
     """Names of the instruction sets compiled in, best first."""
-    return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables))
+    return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables)
+                 if not smx_tables[i].emulated)
 
 
 def available_isas():
     """Names of those that this processor and operating system can run, best first."""
     return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables)
-                 if smx_can_run(smx_tables[i]))
+                 if not smx_tables[i].emulated and smx_can_run(smx_tables[i]))
+
+
+def emulated_isas():
+    """Names of those that are emulated, in part, on whatever can run here: for tests."""
+    return tuple(dict.fromkeys(smx_tables[i].name.decode() for i in range(smx_n_tables)
+                               if smx_tables[i].emulated))
+
+
+def why_no_tiles():
+    """Why there are no tile instructions here; '' if there are. Asks for the system's permission."""
+    cdef const char *why = smx_why_no_tiles()
+    if why != NULL:
+        return why.decode()
+    return "" if smx_tiles_allowed() else "the system refused them to this process"
 
 
 cdef smx_leaves *leaves_of(str isa, bint f64) except NULL:
+    """Those of the first table of that name that can run here."""
     cdef int i
     for i in range(smx_n_tables):
-        if smx_tables[i].name.decode() == isa:
+        if smx_tables[i].name.decode() == isa and smx_can_run(smx_tables[i]):
             return <smx_leaves *>(&smx_tables[i].f64 if f64 else &smx_tables[i].f32)
     raise ValueError(f"no instruction set {isa!r} in this build")
 
@@ -91,6 +107,24 @@ def run_arithmetic(str isa, bint f64, idx steps):
     with nogil:
         leaf.ceiling_arithmetic(steps)
     return steps * leaf.ceiling_flops
+
+
+def run_tiles(str isa, idx steps):
+    """Multiply and add bytes in tiles, `steps` times; the operations that this was, 0 without tiles."""
+    cdef const smx_tile_leaves *tiles = leaves_of(isa, False).tiles
+    if tiles == NULL or not tiles.allowed():
+        return 0
+    with nogil:
+        tiles.ceiling(steps)
+    return steps * tiles.ceiling_ops
+
+
+def tile_cost(str isa, bint f64, bint of_bytes, idx d, idx c):
+    """The products of bytes, in time, that one of X (N, d) and W (d, c) takes at least; 0: it does not
+    go by tiles. Of bytes four digits, of float32 six products of pieces, which take twice as long."""
+    if not smx_by_tiles(leaves_of(isa, f64), SMX_U8 if of_bytes else SMX_REAL, d, c):
+        return 0
+    return 4 if of_bytes else 12
 
 
 def run_memory(str isa, cnp.ndarray src, cnp.ndarray to, idx repeats):

@@ -10,6 +10,8 @@ cdef idx STRIP = 64
 cdef struct PanelScratch:
     # What a thread works in.
     void *Wt
+    void *packed
+    void *room
     void *tile
     void *flipped
     void *G
@@ -91,6 +93,8 @@ cdef class PanelGradient(RowsJob):
         if self.step == LOSSES:
             return at
         w.Wt = place(&at, self.p.panel_bytes)
+        w.packed = place(&at, 0 if gradients else self.p.packed_bytes)
+        w.room = place(&at, self.p.room_bytes(self.p.row_block))
         w.wr = <const void **>place(&at, self.p.d * sizeof(void *))
         w.tile = place(&at, self.p.panel_bytes if gradients else 0)
         w.flipped = place(&at, self.p.panel_bytes if gradients else 0)
@@ -123,9 +127,9 @@ cdef class PanelGradient(RowsJob):
         for i in range(group * self.p.n_panels // self.n_groups,
                        (group + 1) * self.p.n_panels // self.n_groups):
             c0, c1 = self.p.first_of(i), self.p.first_of(i + 1)
-            self.p.take_panel[real](c0, c1, <real *>w.Wt, w.wr)
-            self.p.logits_of[real](self.n, c0, c1, self.w.xp, <real *>w.Wt, w.wr,
-                                   <real *>self.w.L, NULL)
+            self.p.take_panel[real](c0, c1, <real *>w.Wt, w.packed, w.wr)
+            self.p.logits_of[real](self.n, c0, c1, self.w.xp, <real *>w.Wt, w.packed, w.wr,
+                                   <real *>self.w.L, NULL, w.room)
 
     cdef void losses(self, idx strip, Result *result, real *tag) noexcept nogil:
         """Of a strip of rows; logits become gradients."""
@@ -150,11 +154,11 @@ cdef class PanelGradient(RowsJob):
             c0, c1 = self.p.first_of(i), self.p.first_of(i + 1)
             if dx:
                 self.p.pack[real](c0, c1, Wt)
-                self.p.k.outer(SMX_REAL, n, c1 - c0, self.p.de, L + c0 * (1 if by_rows else ld),
-                               ld if by_rows else 1, 1 if by_rows else ld, w.wp, dxs, ldw, NULL)
+                self.p.add_dX[real](n, c0, c1, L, w.wp, dxs, w.room)
             memset(w.tile, 0, (c1 - c0) * ldw * sizeof(real))
             self.p.add_outer[real](n, c0, c1, L, <real *>w.G, self.w.xp,
-                                   self.db if self.p.db is not None else NULL, <real *>w.tile, NULL)
+                                   self.db if self.p.db is not None else NULL, <real *>w.tile, NULL,
+                                   w.room)
             self.p.add_panel[real](c0, c1, <real *>w.tile, <real *>w.flipped, self.dW)
 
     cdef void put_dX(self, real *tag) noexcept:

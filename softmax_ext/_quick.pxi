@@ -235,6 +235,10 @@ cdef class Quick:
         if (x.shape[0] > SMX_QUICK_ROWS or x.shape[0] == 0 or x.shape[1] != w.shape[0]
                 or w.shape[1] > SMX_QUICK_CLASSES or w.shape[1] == 0):
             return None
+        if kind == cnp.NPY_FLOAT32 and (
+                smx_by_tiles(self.f32, stored, x.shape[1], w.shape[1])
+                or smx_by_tiles(self.f32, SMX_REAL, x.shape[1], w.shape[1])):
+            return None  # logits_few has not their bits
         shape[0], shape[1] = x.shape[0], w.shape[1]
         if job == PREDICT:
             out = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INTP, 0)

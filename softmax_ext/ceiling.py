@@ -1,4 +1,4 @@
-"""What this machine allows at most, measured: arithmetic in registers, reading and copying memory.
+"""What this machine allows at most, measured: arithmetic in registers or tiles, and memory.
 
 A kernel's time means little by itself; its share of these ceilings says what is left to gain. The
 speeds are samples of a few milliseconds. Whatever else runs can only lower them, so take the best
@@ -46,6 +46,7 @@ class Ceiling:
         self.isa = isa or _kernels.available_isas()[0]
         self._pool = ThreadPoolExecutor(threads)
         self._steps = {False: 10_000, True: 10_000}
+        self._tile_steps = 100
         self._memory: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
 
     def __enter__(self) -> Ceiling:
@@ -71,6 +72,18 @@ class Ceiling:
             taken, done = self._on_all(work)
         return done / taken
 
+    def product(self, dtype: DTypeLike, x_dtype: DTypeLike, features: int, classes: int) -> float:
+        """Return the useful operations per second that products of X and W may hope for.
+
+        That is `arithmetic`, or, where products of X (N, `features`) with so many `classes` go by
+        tile instructions, their speed on bytes over the products of bytes that each one takes, if
+        that is more.
+        """
+        f64, of_bytes = np.dtype(dtype) == np.float64, np.dtype(x_dtype) == np.uint8
+        cost = _kernels.tile_cost(self.isa, f64, of_bytes, features, classes)
+        vector = self.arithmetic(dtype)
+        return max(vector, self._tiles() / cost) if cost else vector
+
     def read(self, size: int) -> float:
         """Return bytes per second, read again and again from `size` bytes in all threads."""
         return self._bytes_per_second(size, copied=False)
@@ -89,6 +102,18 @@ class Ceiling:
         That is the speed of reading where little is written, else that of a copy.
         """
         return self.read(read + written) if 4 * written < read else self.copy(read + written)
+
+    def _tiles(self) -> float:
+        """Return operations per second on bytes that stay in tiles."""
+
+        def work(thread: int) -> int:
+            return _kernels.run_tiles(self.isa, self._tile_steps)
+
+        taken, done = self._on_all(work)
+        while taken < _LEAST_SECONDS:
+            self._tile_steps *= 2
+            taken, done = self._on_all(work)
+        return done / taken
 
     def _bytes_per_second(self, size: int, *, copied: bool) -> float:
         buffers = (1 + copied) * self.threads

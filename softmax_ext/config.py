@@ -13,6 +13,9 @@ from . import _kernels, threads
 def show_config() -> None:
     """Print version, instruction sets, threads and build flags.
 
+    Tile instructions need the system's permission, which is asked for here, or when they are first
+    used. If it is refused, ``amx`` computes what ``avx512`` does.
+
     Examples
     --------
     >>> import softmax_ext as sx
@@ -24,9 +27,11 @@ def show_config() -> None:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     compiled = ", ".join(_kernels.compiled_isas())
     available = ", ".join(_kernels.available_isas())
+    no_tiles = _kernels.why_no_tiles()
     for key, value in (
         ("softmax_ext", __version__),
         ("instruction set", f"{kernels.isa} (can run here: {available}; compiled in: {compiled})"),
+        ("tiles (AMX)", f"none: {no_tiles}" if no_tiles else "products with bytes or many classes"),
         ("threads", str(threads.get_num_threads())),
         ("compiler", _kernels.COMPILER),
         ("leaf flags", _kernels.LEAF_FLAGS),

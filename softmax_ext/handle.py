@@ -13,8 +13,10 @@ class Handle:
         available = _kernels.available_isas()
         if isa is None:
             isa = available[0]
-        if isa not in available:
+        if isa not in available and isa not in _kernels.emulated_isas():
             why = "cannot run here" if isa in _kernels.compiled_isas() else "is not in this build"
+            if isa == "amx" and isa in _kernels.compiled_isas():
+                why += f" ({_kernels.why_no_tiles()})"
             raise ValueError(f"isa: {isa!r} {why}; available: {', '.join(available)}")
         self.isa = isa
         self._quick = _kernels.Quick(isa, LinearCrossEntropyResult)

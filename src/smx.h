@@ -71,6 +71,38 @@ typedef struct {
     smx_idx step, left;
 } smx_ahead;
 
+/* Products of a dense X by tile instructions, beside a table's own, for what smx_by_tiles says. They
+   are exact, or more so than a sum in float32, and fetch ahead likewise. A block of rows has up to
+   row_block_most. */
+typedef struct {
+    /* D from .. to .., and so many columns of W at least, by type: 0: never. */
+    smx_idx least_d, most_d;
+    smx_idx least_c[SMX_F32 + 1];
+    /* Whether the system lets this process use them. It is asked once, at the first call. */
+    int (*allowed)(void);
+
+    /* W as logits wants it beside Wt, (c, ldw), whose numbers may also be such that it is not used: the
+       bytes, and making it. Type: that of X, REAL or U8. */
+    smx_idx (*packed_bytes)(int type, smx_idx d, smx_idx c);
+    void (*pack)(int type, smx_idx d, smx_idx c, const void *Wt, smx_idx ldw, void *packed);
+
+    /* The bytes of `room`, aligned to 64, for blocks of up to n rows. */
+    smx_idx (*room_bytes)(int type, smx_idx n, smx_idx d, smx_idx c);
+
+    /* The same as in smx_leaves, but that U8 wants ak = 1, and ldo be at least d up to a multiple of
+       16, where what is behind d stays as it is if it is finite. */
+    void (*logits)(int type, smx_idx n, smx_idx d, smx_idx c, const void *const *x,
+                   const void *Wt, smx_idx ldw, const void *packed, const void *b, void *L,
+                   smx_idx ldl, smx_ahead *ahead, void *room);
+    void (*outer)(int type, smx_idx m, smx_idx k, smx_idx d, const void *A, smx_idx ai,
+                  smx_idx ak, const void *const *B, void *out, smx_idx ldo, smx_ahead *ahead,
+                  void *room);
+
+    /* For benchmarks: as in smx_leaves, operations on bytes. */
+    smx_idx ceiling_ops;
+    void (*ceiling)(smx_idx steps);
+} smx_tile_leaves;
+
 typedef struct {
     smx_idx lanes;     /* numbers in a vector; class-major leading dimensions are multiples of it */
     smx_idx cols_max;  /* up to so many classes softmax goes class-major, above row by row */
@@ -185,10 +217,13 @@ typedef struct {
     smx_idx ceiling_flops;
     double (*ceiling_arithmetic)(smx_idx steps);
     double (*ceiling_read)(smx_idx n, const void *src);
+
+    const smx_tile_leaves *tiles; /* or NULL */
 } smx_leaves;
 
 typedef struct {
     const char *name;
+    int emulated; /* for tests of what this processor may lack: never chosen, never offered */
     smx_leaves f32, f64;
 } smx_table;
 
@@ -196,5 +231,14 @@ typedef struct {
 extern const smx_table *const smx_tables[];
 extern const int smx_n_tables;
 int smx_can_run(const smx_table *table);
+
+/* Whether products of X of a type, D features and c columns of W go by tiles: set by these alone, so
+   that a row's bits do not depend on the others. */
+int smx_by_tiles(const smx_leaves *leaves, int type, smx_idx d, smx_idx c);
+
+/* Why there are no tile instructions here, in a few words; NULL: there are, as far as is known. */
+const char *smx_why_no_tiles(void);
+/* What the system says to this process's use of them; asked once. */
+int smx_tiles_allowed(void);
 
 #endif

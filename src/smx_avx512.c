@@ -28,3 +28,17 @@
 /* The fused loop never goes by rows: 98 where dot tiles reach 104 GFLOP/s at 1000 classes. */
 #define SMX_ROWS_FROM (1 << 30)
 #include "smx_table.inc"
+
+/* The same with products by tile instructions: from where they win by their unit costs (see
+   docs/measurements.md). Below 64 features a tile is not full. */
+#define SMX_TILE_FORM amx
+#define SMX_TILE_TABLE smx_table_amx
+#define SMX_TILE_NAME "amx"
+#define SMX_TILE_EMULATED 0
+#define SMX_TILE_ALLOWED smx_tiles_allowed
+#define SMX_TILE_LEAST_D 64
+#define SMX_TILE_LEAST_C 65
+#include "smx_tile_linear.inc"
+
+#define SMX_TILE_EMULATION smx_table_amx_emulated
+#include "smx_tile_emulation.inc"

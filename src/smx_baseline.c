@@ -27,3 +27,6 @@
 /* No instruction converts a half: once a row, and not once a tile. */
 #define SMX_HALVES_MOST 0
 #include "smx_table.inc"
+
+#define SMX_TILE_EMULATION smx_table_baseline_emulated
+#include "smx_tile_emulation.inc"

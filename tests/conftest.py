@@ -34,13 +34,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INSTRUCTION_SETS = softmax_ext.compiled_isas()
 KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_SETS}
+# Tile instructions are emulated, for every size, where products with X are tested: in these files,
+# but not in their tests of functions of logits; and in these of the edge cases.
+EMULATED = softmax_ext._kernels.emulated_isas()
+WITH_PRODUCTS = {
+    "gradients", "halves", "hessian", "kernels", "problem", "properties", "width",
+}  # fmt: skip
+OF_LOGITS = ("softmax", "logsumexp", "divergence", "logits", "keepdims", "test_cross", "test_small")
+EDGES = {
+    "test_case_010_nan_and_infinity_in_one_row_of_x",
+    "test_case_071_the_control_register_is_left_alone",
+    "test_case_080_nan_in_ignored_rows",
+    "test_case_115_no_features",
+    "test_case_116_nothing_is_skipped_where_x_is_zero",
+    "test_infinite_weights_as_pytorch_defines_them",
+}
 
 # The files of a tier; those in neither list are the tier `package`.
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
         "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
-        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "width",
+        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "tiles",
+        "width",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],
@@ -69,7 +85,7 @@ settings.load_profile("softmax_ext")
 
 
 def instruction_set(name):
-    if name not in softmax_ext.available_isas():
+    if name not in (*softmax_ext.available_isas(), *EMULATED):
         pytest.skip(f"{name}: this processor cannot run it")
     return softmax_ext.Kernels(name)
 
@@ -77,8 +93,13 @@ def instruction_set(name):
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc):
     """Run a case on one set of kernels after the other: what they share is computed once."""
+    name = metafunc.function.__name__
+    products = name in EDGES or (
+        Path(metafunc.module.__file__).stem.removeprefix("test_") in WITH_PRODUCTS
+        and not any(part in name for part in OF_LOGITS)
+    )
     for name in KERNELS.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(name, KERNELS[name], indirect=True)
+        metafunc.parametrize(name, [*KERNELS[name], *EMULATED * products], indirect=True)
 
 
 @pytest.fixture

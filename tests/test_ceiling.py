@@ -46,6 +46,26 @@ def test_operations_are_counted_by_step_and_lane(isa):
     assert _kernels.run_arithmetic(isa, True, 1000) == 500 * once
 
 
+def test_operations_of_tiles_are_counted_by_step():
+    """Four tiles of 16 x 64 bytes times 64 x 16, a multiplication and an addition each."""
+    assert _kernels.run_tiles("amx-emulated", 3) == 3 * 4 * 2 * 16 * 64 * 16
+    assert _kernels.run_tiles("baseline", 3) == 0
+
+
+def test_products_may_hope_for_the_tiles_where_these_are_faster(monkeypatch):
+    with Ceiling(1, "amx-emulated") as ceiling:
+        assert 1e6 < ceiling._tiles() < 1e16
+        monkeypatch.setattr(ceiling, "arithmetic", lambda dtype: 100.0)
+        for tiles, of_bytes, of_floats in ((6000.0, 1500.0, 500.0), (1000.0, 250.0, 100.0)):
+            monkeypatch.setattr(ceiling, "_tiles", lambda tiles=tiles: tiles)
+            assert ceiling.product("float32", "uint8", 784, 10) == of_bytes
+            assert ceiling.product("float32", "float32", 784, 100) == of_floats
+            assert ceiling.product("float64", "uint8", 784, 10) == 100
+    with Ceiling(1, "baseline") as ceiling:
+        monkeypatch.setattr(ceiling, "arithmetic", lambda dtype: 100.0)
+        assert ceiling.product("float32", "uint8", 784, 10) == 100
+
+
 def test_memory_is_copied_as_told():
     source, to = np.arange(1000, dtype=np.uint8), np.zeros(1000, np.uint8)
     _kernels.run_memory(ISAS[0], source, None, 3)

@@ -8,6 +8,7 @@ of their own, because workspace is kept by the process that has used it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -63,25 +64,38 @@ print(json.dumps([peak - results, kept_again - kept, peak_again - kept]))
 """
 
 
-def fresh(code, **values):
+def fresh(code, isa="", **values):
     """Run code in an interpreter of its own and return what it prints."""
     values = {"x_dtype": "float32", "dtype": "float32", "threads": 1, "with_dX": False} | values
+    environment = os.environ | ({"SOFTMAX_EXT_ISA": isa} if isa else {})
     done = subprocess.run(
         [sys.executable, "-c", (PRELUDE + code).format(**values)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def stated(shape, *, dtype="float32", x_dtype="float32", with_dX=False):
+def by_tiles(shape, isa, dtype, x_dtype):
+    """Whether products go by tiles."""
+    if isa.startswith("amx") and dtype == "float32":
+        return isa == "amx-emulated" or (shape[1] >= 64 and (x_dtype == "uint8" or shape[2] > 64))
+    return False
+
+
+def stated(shape, isa="", *, dtype="float32", x_dtype="float32", with_dX=False):
     """The most workspace that the docstring allows one thread for a shape, in bytes."""
     _, d, c = shape
-    size, block = np.dtype(dtype).itemsize, 64 if c <= 64 else 256
+    tiled = by_tiles(shape, isa or sx.Kernels().isa, dtype, x_dtype)
+    size, block = np.dtype(dtype).itemsize, 64 if c <= 64 and not tiled else 256
     W, X, logits = size * d * c, size * block * d, size * block * c
     converted = X if x_dtype != dtype else 0
     big = 3 * (512 << 10) if W > 8 * MIB else 2 * W if W > MIB else 3 * W
-    return 1.5 * (logits + converted + big + (8 * X if with_dX else 0)) + (64 << 10)
+    tiles = 0
+    if tiled:
+        packed = min(W, 512 << 10) if W > 8 * MIB else W
+        tiles = 1.5 * MIB + (2 if x_dtype == "uint8" else 1.5) * packed
+    return 1.5 * (logits + converted + big + tiles + (8 * X if with_dX else 0)) + (64 << 10)
 
 
 SHAPES = [
@@ -102,6 +116,22 @@ def test_workspace_is_what_the_docstring_says_and_nothing_else(shape, options):
     assert workspace <= stated(shape, **options)
     # The results of the second call are those of the first, its workspace too: pieces beyond
     # 16 MiB excepted, and there are none here.
+    assert kept_again < OBJECTS
+    assert peak_again < OBJECTS
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((300, 784, 10), {"x_dtype": "uint8"}),
+        ((300, 784, 100), {"x_dtype": "uint8"}),
+        ((100, 768, 700), {}),
+        ((40, 500, 6000), {"with_dX": True}),
+    ],
+)
+def test_workspace_with_tiles_is_what_the_docstring_says(shape, options):
+    workspace, kept_again, peak_again = fresh(TRACED, "amx-emulated", shape=shape, **options)
+    assert workspace <= stated(shape, "amx-emulated", **options)
     assert kept_again < OBJECTS
     assert peak_again < OBJECTS
 
@@ -129,7 +159,7 @@ def test_the_process_grows_by_the_workspace_at_most(shape, options):
     ("shape", "options", "limit"),
     [
         ((60000, 784, 10), {}, 0.2),
-        ((8192, 768, 1000), {}, {"avx2": 4.8}.get(sx.Kernels().isa, 7.8)),
+        ((8192, 768, 1000), {}, {"avx2": 4.8, "amx": 14}.get(sx.Kernels().isa, 7.8)),
         (
             (8192, 768, 1000),
             {"x_dtype": "float64", "dtype": "float64"},

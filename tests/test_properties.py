@@ -406,7 +406,7 @@ def test_bytes_are_the_numbers_they_stand_for(kernels, dtype, c, d, x_scale):
     p = Problem(Case(70, d, c, dtype, "uint8", x_scale=x_scale))
     other = Problem(p.case)
     other.X = p.X.astype(dtype)
-    if kernels is reference:
+    if kernels is reference or kernels.isa.startswith("amx"):  # by tiles bytes are more exact
         for f in (kernels.linear, kernels.predict_proba):
             np.testing.assert_allclose(
                 f(**p.linear), f(**other.linear), 1e-5, linear_bound(p).max()

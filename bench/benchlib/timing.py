@@ -147,7 +147,12 @@ class Top:
         self._bytes: list[float] = []
 
     def sample(self) -> None:
-        self._flops.append(self._ceiling.arithmetic(self._workload.dtype))
+        w = self._workload
+        if w.features and not w.entries:
+            flops = self._ceiling.product(w.dtype, w.x_dtype, w.features, w.classes)
+        else:
+            flops = self._ceiling.arithmetic(w.dtype)
+        self._flops.append(flops)
         self._bytes.append(self._ceiling.memory(self._workload.read, self._workload.written))
 
     def record(self) -> dict[str, Any]:
@@ -164,9 +169,9 @@ def rates(workload: Workload, seconds: float, top: dict[str, Any]) -> dict[str, 
     """Return GFLOP/s, GB/s and the share of the ceiling of a call that took `seconds`.
 
     The ceiling is the less of what arithmetic and memory allow for this workload: its useful
-    operations at the speed of multiply-adds in registers, its least memory traffic at the speed
-    of reading (or of a copy, where much is written) with as many bytes in use. ``bound`` says
-    which.
+    operations at the speed of multiply-adds in registers (or in tiles), its least memory traffic
+    at the speed of reading (or of a copy, where much is written) with as many bytes in use.
+    ``bound`` says which.
     """
     by_flops = workload.flops / top["flops_per_second"]
     by_bytes = workload.bytes / top["bytes_per_second"]

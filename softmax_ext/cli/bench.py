@@ -40,6 +40,8 @@ class Case(NamedTuple):
     flops: int
     read: int
     written: int
+    #: Those products' X, if it is a matrix: its dtype, D and C.
+    product: tuple[str, int, int] | None = None
 
 
 def cases() -> list[Case]:
@@ -89,14 +91,16 @@ def _gradient(size: str, X: Any, W: Any, b: Any, y: Any, x_scale: float) -> Case
 
     read = X.nbytes + W.nbytes + y.nbytes
     flops = 4 * len(X) * W.size
-    return Case("linear_cross_entropy_with_grad", size, call, flops, read, W.nbytes)
+    product = (X.dtype.name, *W.shape)
+    return Case("linear_cross_entropy_with_grad", size, call, flops, read, W.nbytes, product)
 
 
 def _prediction(size: str, X: Any, W: Any, b: Any, x_scale: float) -> Case:
     def call(kernels: Any) -> object:
         return kernels.predict(X, W, b, x_scale=x_scale)
 
-    return Case("predict", size, call, 2 * len(X) * W.size, X.nbytes + W.nbytes, 8 * len(X))
+    flops, read = 2 * len(X) * W.size, X.nbytes + W.nbytes
+    return Case("predict", size, call, flops, read, 8 * len(X), (X.dtype.name, *W.shape))
 
 
 def _loss(size: str, logits: Any, y: Any) -> Case:
@@ -133,8 +137,8 @@ def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
     """The table, line by line as it is measured.
 
     The last column is the share of what the machine allows: the time that the useful operations
-    take at the speed of arithmetic in registers, or the numbers read and written at the speed of
-    memory (whichever is longer), over ours.
+    take at the speed of arithmetic in registers (or tiles), or the numbers read and written at the
+    speed of memory (whichever is longer), over ours.
 
     Parameters
     ----------
@@ -164,4 +168,6 @@ def lines(kernels: Any, seconds: float = 0.3) -> Iterator[str]:
 def _least_time(case: Case, ceiling: Ceiling) -> float:
     """Seconds that the machine would need at least, as measured now."""
     memory = (case.read + case.written) / ceiling.memory(case.read, case.written)
-    return max(case.flops / ceiling.arithmetic("float32"), memory)
+    if case.product is None:
+        return max(case.flops / ceiling.arithmetic("float32"), memory)
+    return max(case.flops / ceiling.product("float32", *case.product), memory)

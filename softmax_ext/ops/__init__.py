@@ -26,7 +26,7 @@ class Kernels(SoftmaxFamily, CrossEntropy, LinearLayer, LinearCrossEntropy, Dive
     Parameters
     ----------
     isa : str, optional
-        ``"baseline"``, ``"avx2"``, ``"avx512"`` or ``"neon"``; the best one by default.
+        ``"baseline"``, ``"avx2"``, ``"avx512"``, ``"amx"`` or ``"neon"``; the best one by default.
 
     Attributes
     ----------

@@ -116,8 +116,10 @@ class LinearCrossEntropy(Handle):
         D x C = 784 x 10: 0.2 MiB; 768 x 1000: 7.7 MiB (float64: 15.3), with AVX2 4.7 (9.3);
         768 x 50257 with dX: 62 MiB. Another thread adds what it works on: a block, and dW once
         more. Pieces up to 16 MiB are kept for the next call and never shared by calls at the same
-        time; with `out`, nothing else is allocated. For a sparse X: 4 MiB of G; W and dW once more
-        unless they are C-ordered and a row fills a vector; dW once more above 65536 rows.
+        time; with `out`, nothing else is allocated. Where products go by tiles (``amx``) blocks
+        have 256 rows, and there are besides: up to 1.5 MiB a thread, and W (or a panel) once and a
+        half more, of bytes up to twice. For a sparse X: 4 MiB of G; W and dW once more unless they
+        are C-ordered and a row fills a vector; dW once more above 65536 rows.
 
         Examples
         --------

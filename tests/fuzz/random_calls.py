@@ -28,7 +28,7 @@ import tolerances
 from problems import LABEL_DTYPES, LAYOUTS, assert_same_bits, assert_within
 
 import softmax_ext as sx
-from softmax_ext import reference
+from softmax_ext import _kernels, reference
 
 FLOATS = [np.float32, np.float64]
 REFUSALS = (ValueError, TypeError, IndexError)
@@ -498,7 +498,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--only", type=int, help="make this call alone, and show it")
-    parser.add_argument("--isa", action="append", choices=sx.available_isas())
+    isas = (*sx.available_isas(), *_kernels.emulated_isas())
+    parser.add_argument("--isa", action="append", choices=isas)
     parser.add_argument("--keep-going", action="store_true", help="go on after a wrong call")
     options = parser.parse_args()
     np.seterr(all="ignore")
