@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import IGNORED_LABEL, refuse_beside
+from .foreign import weight_of
 
 if TYPE_CHECKING:
     from .datasets._parts import Piece
@@ -55,15 +56,10 @@ def loss(model: Any, kernels: Any, blocks: Blocks, y: Any, sample_weight: Any) -
         total = kernels.linear_cross_entropy(
             X, model.W, model.b, target, reduction="sum", **options
         )
-        return float(total), _total_weight(target, piece.sample_weight)
+        return float(total), weight_of(target, piece.sample_weight)
 
     total, weight = np.sum(list(_each(blocks, add)), axis=0)
     return float(total / weight) if weight else math.nan
-
-
-def _total_weight(target: NDArray[Any], sample_weight: Any) -> float:
-    counts = target.sum(axis=1) if target.ndim == 2 else target != IGNORED_LABEL
-    return float(counts.sum() if sample_weight is None else counts @ np.asarray(sample_weight))
 
 
 def _each(blocks: Blocks, work: Callable[[Piece], _Result]) -> Iterator[_Result]:

@@ -6,10 +6,11 @@ compiled kernels `problem_of` makes a `Problem`, of any other object one that ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .arguments import IGNORED_LABEL, Array, Csr
 from .ops import Kernels
@@ -35,7 +36,10 @@ class ForeignProblem:
         self._kernels = kernels
         self._X, self._target = X, target
         self._n_classes = n_classes
-        self._options = {"sample_weight": sample_weight, "label_smoothing": label_smoothing}
+        self._options: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "label_smoothing": label_smoothing,
+        }
         self._x_scale = x_scale
         self._name = name
 
@@ -47,16 +51,15 @@ class ForeignProblem:
             if bad.size:
                 raise label_error(t, int(bad[0]), self._n_classes, name=self._name)
 
-    def evaluate(self, W: Array, b: Array | None) -> Evaluation:
-        """Return ``loss, n_correct``; see `Problem`."""
+    def evaluate(self, W: Array, b: Array | None, **reduction: str) -> Evaluation:
+        """Return ``loss, n_correct, total_weight``; see `Problem`."""
         loss = self._kernels.linear_cross_entropy(
-            self._X, W, b, self._target, x_scale=self._x_scale, **self._options
+            self._X, W, b, self._target, x_scale=self._x_scale, **self._options, **reduction
         )
         predicted = self._kernels.predict(self._X, W, b, x_scale=self._x_scale)
         t = self._target
-        return Evaluation(
-            loss, int(np.count_nonzero(predicted == (t if t.ndim == 1 else t.argmax(axis=1))))
-        )
+        n_correct = np.count_nonzero(predicted == (t if t.ndim == 1 else t.argmax(axis=1)))
+        return Evaluation(loss, int(n_correct), weight_of(t, self._options["sample_weight"]))
 
     def value_and_gradient(
         self, W: Array, b: Array | None, *, rows: Any = None, out: Any = None, **reduction: str
@@ -68,6 +71,12 @@ class ForeignProblem:
         )  # fmt: skip
         return result
 
+    def values_and_gradients(
+        self, layers: Sequence[tuple[Array, Array | None]], **reduction: str
+    ) -> list[LinearCrossEntropyResult]:
+        """Return what `value_and_gradient` does of each (W, b); see `Problem`."""
+        return [self.value_and_gradient(W, b, **reduction) for W, b in layers]
+
     def hessian_product(
         self, W: Array, b: Array | None, V: Array, v: Array | None, **options: Any
     ) -> HessianProductResult:
@@ -76,6 +85,12 @@ class ForeignProblem:
             self._X, W, b, self._target, V, v, x_scale=self._x_scale, **self._options, **options
         )
         return result
+
+
+def weight_of(target: NDArray[Any], sample_weight: ArrayLike | None) -> float:
+    """Return the sum of the rows' weights, as means of losses are divided by."""
+    counts = target.sum(axis=1) if target.ndim == 2 else target != IGNORED_LABEL
+    return float(counts.sum() if sample_weight is None else counts @ np.asarray(sample_weight))
 
 
 def problem_of(

@@ -10,12 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _files
-from .arguments import IGNORED_LABEL, as_array, as_labels
+from .arguments import IGNORED_LABEL, Array, Csr, as_array, as_labels
+from .datasets._parts import take_rows
 from .model import SoftmaxModel, as_kernels_like
 from .solvers import FitResult, PathResult, fit_lbfgs, fit_path
+from .solvers.path import joined
+from .solvers.reservoir import stacked
 
 #: 45 values from 1e-6 to 1e5, as DINOv2's linear probes have them.
 GRID = np.logspace(-6, 5, 45)
+#: 97 values from 1e-6 to 1e6, eight to a decade, which CLIP's linear probes are bisected to.
+FINE_GRID = np.logspace(-6, 6, 97)
+# A bisection begins with every so manyth value: with the powers of 100, of the fine grid.
+_COARSE = 16
 # One row in so many is held out to choose by, where no validation data is given.
 _HOLD_OUT = 10
 # Rows of the test data whose logits are held at a time, and the classes that "top 5" counts.
@@ -76,6 +83,7 @@ def probe(
     validation_data: tuple[Any, Any] | None = None,
     test_data: tuple[Any, Any] | None = None,
     Cs: ArrayLike | None = None,
+    search: str = "path",
     standardize: bool = True,
     scoring: str | Callable[[SoftmaxModel, Any, Any], float] = "accuracy",
     x_scale: float = 1.0,
@@ -88,7 +96,7 @@ def probe(
 
     Parameters
     ----------
-    X : array_like, shape (N, D)
+    X : array_like or CSR, shape (N, D)
         Features: what a frozen network makes of its inputs. Not copied, unless validation data is
         given, whose rows are then put below these.
     y : array_like, shape (N,)
@@ -98,7 +106,12 @@ def probe(
     test_data : tuple (X, y), optional
         What the probe is tested on, once.
     Cs : array_like, optional
-        Inverse strengths of the penalty to choose from. None: 45 from 1e-6 to 1e5.
+        Inverse strengths of the penalty to choose from. None: 45 from 1e-6 to 1e5, as DINOv2 [1]_
+        has them; to bisect, 97 from 1e-6 to 1e6.
+    search : {"path", "bisection"}, optional
+        Fit all of the values; or, as CLIP [2]_ does, every 16th of them, then those halfway to the
+        neighbours of the best so far, and so on. That finds the best if scores rise to it and fall
+        after it. A path of all takes little more time, as each fit leads to the next.
     standardize : bool, optional
         Give all features one scale; see `fit_lbfgs`.
     scoring, tol, max_iter, callback
@@ -116,6 +129,13 @@ def probe(
     ValueError, TypeError
         As `fit_path`; and if validation or test data hold a label that `y` does not.
 
+    References
+    ----------
+    .. [1] M. Oquab et al., "DINOv2: learning robust visual features without supervision", Trans.
+       Mach. Learn. Res. (2024).
+    .. [2] A. Radford et al., "Learning transferable visual models from natural language
+       supervision", Proc. ICML 139 (2021).
+
     Examples
     --------
     >>> import numpy as np
@@ -127,6 +147,8 @@ def probe(
     >>> found.test.accuracy > 0.9, len(found.path.Cs)
     (True, 45)
     """
+    if search not in ("path", "bisection"):
+        raise ValueError(f"search: {search!r} came, 'path' or 'bisection' was wanted")
     X = _features("X", X, None)
     labels = as_labels(as_array("y", y))
     if labels.shape != X.shape[:1]:
@@ -134,7 +156,8 @@ def probe(
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"y: {len(classes)} classes came, at least 2 were wanted")
-    dtype = np.float64 if X.dtype == np.float64 else np.float32
+    stored = X.data.dtype if isinstance(X, Csr) else X.dtype
+    dtype = np.float64 if stored == np.float64 else np.float32
     model = SoftmaxModel.zeros(
         X.shape[1], len(classes), dtype=dtype, classes=classes, x_scale=x_scale, kernels=kernels
     )
@@ -147,44 +170,65 @@ def probe(
         )
         if len(held) == 0:
             raise ValueError(f"X: {len(target)} rows came, at least {_HOLD_OUT} were wanted")
-        validation = X[held], target[held]
+        validation = take_rows(X, held), target[held]
         training = X, np.where(np.isin(np.arange(len(target)), held), IGNORED_LABEL, target)
         whole = X, target
     else:
         V = _features("validation_data", validation_data[0], X.shape[1])
-        validation = V, model._as_target(validation_data[1], len(V))
+        validation = V, model._as_target(validation_data[1], V.shape[0])
         training = X, target
-        whole = np.concatenate([X, V]), np.concatenate([target, validation[1]])
+        whole = stacked([X, V]), np.concatenate([target, validation[1]])
     options: dict[str, Any] = {"standardize": standardize, "tol": tol, "max_iter": max_iter}
-    path = fit_path(
-        plain, *training, GRID if Cs is None else Cs, validation_data=validation, scoring=scoring,
-        callback=callback, **options,
-    )  # fmt: skip
+
+    def fit_values(values: ArrayLike) -> PathResult:
+        return fit_path(
+            plain, *training, values, validation_data=validation, scoring=scoring,
+            callback=callback, **options,
+        )  # fmt: skip
+
+    if search == "bisection":
+        path = _bisect(fit_values, np.unique(FINE_GRID if Cs is None else np.asarray(Cs)))
+    else:
+        path = fit_values(GRID if Cs is None else Cs)
     C = float(path.Cs[path.best])
     fit = fit_lbfgs(plain, *whole, C=C, **options)
     model = SoftmaxModel(plain.W, plain.b, classes, x_scale, kernels=kernels)
     test = None
     if test_data is not None:
         T = _features("test_data", test_data[0], X.shape[1])
-        test = _test(plain, T, model._as_target(test_data[1], len(T)))
+        test = _test(plain, T, model._as_target(test_data[1], T.shape[0]))
     return ProbeResult(model, C, path, fit, test)
 
 
-def _features(name: str, X: Any, n_features: int | None) -> NDArray[Any]:
+def _bisect(fit: Callable[[Array], PathResult], Cs: Array) -> PathResult:
+    """Fit every so manyth of the values, then those halfway to the neighbours of the best."""
+    step = _COARSE
+    path = fit(Cs[::step])
+    while step > 1:
+        step //= 2
+        best = int(np.searchsorted(Cs, path.Cs[path.best]))
+        between = [k for k in (best - step, best + step) if 0 <= k < len(Cs)]
+        new = np.setdiff1d(Cs[between], path.Cs)
+        if len(new):
+            path = joined(path, fit(new))
+    return path
+
+
+def _features(name: str, X: Any, n_features: int | None) -> Array | Csr:
     """Check features; they are not copied if the kernels can read them."""
-    rows: NDArray[Any] = as_kernels_like(X if isinstance(X, np.ndarray) else np.asarray(X))
-    if rows.ndim != 2 or n_features not in (None, rows.shape[1]):
+    rows: Array | Csr = as_kernels_like(X if hasattr(X, "indptr") else np.asarray(X))
+    if len(rows.shape) != 2 or n_features not in (None, rows.shape[1]):
         wanted = "N, D" if n_features is None else f"N, {n_features}"
         raise ValueError(f"{name}: shape {rows.shape} came, ({wanted}) was wanted")
     return rows
 
 
-def _test(model: SoftmaxModel, X: NDArray[Any], y: NDArray[np.intp]) -> ProbeScore:
+def _test(model: SoftmaxModel, X: Any, y: NDArray[np.intp]) -> ProbeScore:
     """Count the rows whose label is the most probable class, and among the most probable."""
     right = among = 0
     for start in range(0, len(y), _BLOCK):
         labels = y[start : start + _BLOCK, None]
-        logits = model.logits(X[start : start + _BLOCK])
+        logits = model.logits(take_rows(X, np.arange(start, start + len(labels))))
         above = (logits > np.take_along_axis(logits, labels, axis=1)).sum(axis=1)
         among += int((above < _TOP).sum())
         right += int((logits.argmax(axis=1) == labels[:, 0]).sum())

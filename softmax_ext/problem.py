@@ -47,6 +47,8 @@ class Evaluation(NamedTuple):
 
     loss: Any
     n_correct: int
+    #: The sum of the rows' weights, which a mean is divided by.
+    total_weight: float
 
 
 class Problem:
@@ -86,7 +88,7 @@ class Problem:
     >>> W = np.zeros((3, 3))
     >>> for rows in (np.array([0, 1]), np.array([1, 2])):
     ...     W -= problem.value_and_gradient(W, None, rows=rows).dW
-    >>> loss, n_correct = problem.evaluate(W, None)
+    >>> loss, n_correct, _ = problem.evaluate(W, None)
     >>> round(loss, 3), n_correct
     (0.726, 3)
     """
@@ -141,9 +143,9 @@ class Problem:
         return self._total_weight
 
     def evaluate(self, W: ArrayLike, b: ArrayLike | None, *, reduction: str = "mean") -> Evaluation:
-        """Return ``loss, n_correct`` in one pass over X, without gradients."""
+        """Return ``loss, n_correct, total_weight`` in one pass over X, without gradients."""
         result = self.run(LOSS, *as_layer(self.X, W, b)[1:], reduction=reduction)
-        return Evaluation(result.loss, result.n_correct)
+        return Evaluation(result.loss, result.n_correct, result.total_weight)
 
     def value_and_gradient(
         self,

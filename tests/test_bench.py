@@ -597,8 +597,11 @@ def test_fits_are_compared(tmp_path):
     assert (tmp_path / "fit-1-smoke.png").read_bytes().startswith(PNG)
 
 
-def test_paths_are_measured_and_checked():
-    done = run(BENCH / "path.py", "embeddings", "--smoke", "--check", 2)
+@pytest.mark.parametrize("job", ["embeddings", "text"])
+def test_paths_are_measured_and_checked(job):
+    if job == "text":
+        pytest.importorskip("scipy")
+    done = run(BENCH / "path.py", job, "--smoke", "--check", 2)
     assert done.returncode == 0, done.stderr
     assert "not converged: 0" in done.stdout
     gaps = re.findall(r"gap (-?[0-9.e+-]+) \(", done.stdout)

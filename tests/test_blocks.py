@@ -1,5 +1,6 @@
 """Blocks: where pieces come from, what is refused, and that every user of X takes them."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -11,8 +12,21 @@ import time
 import numpy as np
 import pytest
 
-from softmax_ext import Blocks, DataFormatError, ModelFormatError, SoftmaxModel, Trainer, fit_lbfgs
-from softmax_ext.solvers import minimize, minimize_many
+import softmax_ext as sx
+from softmax_ext import (
+    Blocks,
+    DataFormatError,
+    ModelFormatError,
+    SoftmaxModel,
+    Trainer,
+    fit_lbfgs,
+    reference,
+)
+from softmax_ext.problem import Problem
+from softmax_ext.solvers import minimize, minimize_many, objective_of
+from softmax_ext.solvers.arrays import WIDEST, ArrayObjective
+from softmax_ext.solvers.blocks import blocks_objective
+from softmax_ext.training.data import training_data
 
 N, D, C = 1200, 12, 4
 CUTS = [0, 300, 301, 900, 900, N]
@@ -256,6 +270,40 @@ def test_sample_is_of_all_rows_by_weight():
     np.testing.assert_allclose(found[0][1] @ found[0][0] / total, weight @ X / total, atol=0.1)
 
 
+def test_arrays_in_memory_are_evaluated_whole(monkeypatch):
+    """However they are cut, if the kernels take them as they are; with the same bits."""
+    X, y = problem()
+    weight = np.linspace(0, 1, N)
+    theta = np.random.default_rng(0).normal(size=(D + 1, C))
+    rows = []
+    plain = ArrayObjective.value_and_gradient
+
+    def watched(self, theta):
+        rows.append(self.n_rows)
+        return plain(self, theta)
+
+    monkeypatch.setattr(ArrayObjective, "value_and_gradient", watched)
+
+    def evaluated(*data, **options):
+        rows.clear()
+        model = SoftmaxModel.zeros(D, C)
+        found = objective_of(model, Blocks(*data, **options)).value_and_gradient(theta)
+        return found.value, found.gradient.tobytes()
+
+    whole = evaluated([X], [y], sample_weight=[weight])
+    assert rows == [N]
+    few = {"part_bytes": 64 * X[0].nbytes}
+    assert evaluated([X], [y], sample_weight=[weight], **few) == whole
+    assert rows == [N]
+    evaluated([X[:700], X[700:]], y, **few)
+    assert rows == [700, N - 700]
+    for array in (X.astype(np.int32), X.astype(">f4")):
+        evaluated([array], [y], **few)
+        assert len(rows) > 10
+    with pytest.raises(IndexError, match="piece 1: y: label 9 at row 5"):
+        evaluated([X[:700], X[700:]], np.where(np.arange(N) == 705, 9, y), **few)
+
+
 def test_a_feature_the_sample_never_sees_change(monkeypatch):
     from softmax_ext.solvers import blocks as module
     from softmax_ext.solvers.blocks import blocks_objective
@@ -304,10 +352,30 @@ def test_fits_together_share_readings_and_do_what_they_do_alone(no_thread_left):
         minimize_many(X, *start, penalties)
 
 
+@pytest.mark.parametrize("own", [sx.kernels, reference])
+@pytest.mark.parametrize("b", [None, np.zeros(C)])
+def test_points_side_by_side_are_evaluated_as_alone(own, b):
+    """More of them than one product takes; each with a gradient that stays."""
+    X, y = problem(dtype=np.float64)
+    rng = np.random.default_rng(0)
+    objective = blocks_objective(
+        Blocks(cut(X), y), np.zeros((D, C)), b, classes=None, x_scale=0.5, label_smoothing=0.1,
+        kernels=own,
+    )  # fmt: skip
+    thetas = [rng.normal(size=objective.shape) for _ in range(2 * WIDEST // C + 3)]
+    together = objective.values_and_gradients(thetas)
+    assert len(together) == len(thetas)
+    for theta, found in zip(thetas, together, strict=True):
+        alone = objective.value_and_gradient(theta)
+        assert found.value == pytest.approx(alone.value, rel=1e-12)
+        assert found.total_weight == alone.total_weight
+        np.testing.assert_allclose(found.gradient, alone.gradient, rtol=1e-9, atol=1e-9)
+
+
 # The trainer --------------------------------------------------------------------------------------
 
 
-def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left):
+def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left, monkeypatch):
     X, y = problem()
     blocks = Blocks(cut(X), y)
     seen = []
@@ -320,6 +388,15 @@ def test_trainer_goes_through_pieces_in_a_drawn_order(no_thread_left):
         assert history.validation_loss[-1] == pytest.approx(model.loss(X, y), rel=1e-6)
         assert history.validation_accuracy[-1] == model.accuracy(X, y)
     assert seen[0] == seen[1] != seen[2]
+
+    def unwanted(*args, **options):
+        raise AssertionError("a score needs no gradient")
+
+    data = training_data(model, blocks, None, batch_size=64, kernels=sx.kernels)
+    monkeypatch.setattr(Problem, "value_and_gradient", unwanted)
+    loss, accuracy = data.score(model)
+    monkeypatch.undo()
+    assert (loss, accuracy) == (pytest.approx(model.loss(X, y), rel=1e-6), model.accuracy(X, y))
     # Without shuffling, one piece of whole minibatches at a time is the array as it comes.
     whole, pieces = SoftmaxModel.zeros(D, C), SoftmaxModel.zeros(D, C)
     options = {"epochs": 2, "batch_size": 64, "shuffle": False}
@@ -465,6 +542,62 @@ def test_parquet_that_is_refused(tmp_path):
         Blocks.from_parquet(path, features="x")
 
 
+def test_row_groups_that_a_fit_refuses(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    X, y = problem()
+    path = tmp_path / "x.parquet"
+
+    def write(X, y):
+        columns = {"x": pa.array(list(X)), "y": pa.array(y)}
+        pq.write_table(pa.table(columns), path, row_group_size=150)
+        return Blocks.from_parquet(path, features="x", label="y")
+
+    def with_one(array, value):
+        array = array.copy()
+        array[1060] = value
+        return array
+
+    null = y.tolist()
+    null[1060] = None
+    group = f"piece 7 ({path}, row group 7): "
+    for data, kind, words in (
+        ((with_one(X, np.nan), y), ValueError, group + "X: NaN or infini"),
+        ((X, with_one(y, 9)), IndexError, group + "y: label 9 at row 10 is outside"),
+        ((X, null), DataFormatError, group + "column 'y': a null came at row 10"),
+    ):
+        blocks = write(*data)
+        for fit in (fit_lbfgs, Trainer(epochs=1, shuffle=False).fit):
+            model = SoftmaxModel.zeros(D, C)
+            with pytest.raises(kind) as caught:
+                fit(model, blocks)
+            assert words in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert not model.W.any()
+    blocks = write(X, y)
+    fit_lbfgs(SoftmaxModel.zeros(D, C), blocks, max_iter=1)
+    write(X[:-1], y[:-1])
+    with pytest.raises(DataFormatError, match=r"piece . \(.*x\.parquet, row group"):
+        fit_lbfgs(SoftmaxModel.zeros(D, C), blocks)
+
+
+@pytest.mark.parametrize(
+    ("absent", "line", "words"),
+    [
+        ("pyarrow", "sx.Blocks.from_parquet('x', features='y')", "softmax-ext[parquet]"),
+        ("dask", "import softmax_ext.dask", "softmax-ext[dask]"),
+        ("distributed", "import softmax_ext.dask", "softmax-ext[dask]"),
+    ],
+)
+def test_what_is_not_installed_is_told(absent, line, words):
+    code = f"import sys; sys.modules[{absent!r}] = None; import softmax_ext as sx; {line}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"pip install '{words}'" in last
+
+
 # The reading thread -------------------------------------------------------------------------------
 
 
@@ -494,6 +627,33 @@ def test_reading_ahead_is_bounded_and_ends(no_thread_left):
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(Blocks(failing))
+
+
+def test_a_reader_that_is_behind_has_a_processor_for_itself():
+    X, y = problem()
+    read, is_late = threading.Event(), True
+
+    def pieces():
+        for k in range(4):
+            if is_late:
+                read.wait(10)  # until the caller is at the piece before, or waits for the first
+                time.sleep(0.05)
+                read.clear()
+            yield X[k * 100 : k * 100 + 100], y[k * 100 : k * 100 + 100]
+
+    for is_late in (True, False):
+        seen = []
+        blocks = Blocks(pieces)
+        with sx.num_threads(5), contextlib.closing(blocks.pieces()) as items:
+            read.set()
+            for _ in items:
+                seen.append(sx.get_num_threads())
+                read.set()
+                time.sleep(0 if is_late else 0.05)
+            assert sx.get_num_threads() == 5
+        assert seen == [4] * 4 if is_late else seen[1:] == [5] * 3
+    with sx.num_threads(1), contextlib.closing(Blocks(pieces).pieces()) as items:
+        assert {sx.get_num_threads() for _ in items} == {1}
 
 
 def test_ctrl_c_leaves_no_thread(tmp_path):
@@ -590,7 +750,7 @@ X = rng.normal(size=(4000, 30)).astype(np.float32)
 y = (X @ rng.normal(size=(30, 5)) + rng.gumbel(size=(4000, 5))).argmax(1)
 model = sx.SoftmaxModel.zeros(30, 5)
 print("ready", flush=True)
-result = sx.fit_lbfgs(model, sx.Blocks(X, y, part_bytes=4000), tol=1e-9, C=1e3,
+result = sx.fit_lbfgs(model, sx.Blocks(np.array_split(X, 120), y), tol=1e-9, C=1e3,
                       checkpoint=sys.argv[1] if len(sys.argv) > 1 else None)
 print(model.W.tobytes().hex(), result.nfev)
 """

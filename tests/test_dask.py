@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import softmax_ext as sx
+from softmax_ext import reference
 
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")
@@ -158,6 +159,26 @@ def test_path():
     whole = sx.fit_path(theirs, X, y, Cs, tol=1e-7)
     np.testing.assert_allclose(found.fun, whole.fun, rtol=1e-8)
     np.testing.assert_allclose(ours.W, theirs.W, atol=1e-5)
+
+
+def test_kernels_of_ones_own():
+    X, y = problem(np.float64)
+    seen = []
+
+    class Counted:
+        """The functions of `reference`; where tasks go to threads, they can be counted."""
+
+        def __getattr__(self, name):
+            seen.append(name)
+            return getattr(reference, name)
+
+    model = sx.SoftmaxModel.zeros(D, C, dtype=np.float64, kernels=Counted())
+    right = sx.SoftmaxModel.zeros(D, C, dtype=np.float64)
+    result = fit_lbfgs(model, chunked(X), chunked(y), tol=1e-7)
+    assert result.success
+    assert seen.count("linear_cross_entropy_with_grad") >= 3 * result.nfev
+    sx.fit_lbfgs(right, X, y, tol=1e-7)
+    np.testing.assert_allclose(model.W, right.W, atol=1e-5)
 
 
 def test_refusals():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import softmax_ext as sx
 from softmax_ext.solvers import minimize
 from softmax_ext.solvers.curvature import Curvature
-from softmax_ext.solvers.spectrum import Spectrum
+from softmax_ext.solvers.spectrum import BetweenClasses, Spectrum
 
 D, C = 60, 6
 CS = np.logspace(-5, 3, 17)
@@ -116,6 +118,20 @@ def test_data_in_pieces(standardize):
     assert found.success.all()
     np.testing.assert_allclose(found.fun, right.fun, rtol=1e-4)
     np.testing.assert_allclose(pieces.predict_proba(X), whole.predict_proba(X), atol=0.01)
+
+
+def test_data_in_pieces_with_absolute_values():
+    X, y = make_data()
+    blocks = sx.datasets.Blocks([(X[:700], y[:700]), (X[700:], y[700:])])
+    models = [sx.SoftmaxModel.zeros(D, C) for _ in range(2)]
+    options = {"l1_ratio": 0.7, "tol": 1e-5}
+    right, found = (
+        sx.fit_path(model, *data, [0.01, 0.1], **options)
+        for model, data in zip(models, ((X, y), (blocks, None)), strict=True)
+    )
+    assert found.success.all()
+    assert 0 < np.count_nonzero(found.W[0]) < found.W[0].size
+    np.testing.assert_allclose(found.fun, right.fun, rtol=2e-5)
 
 
 def test_absolute_values():
@@ -236,6 +252,53 @@ def test_one_decomposition_is_the_inverse_for_every_penalty():
     for l2 in (1e-6, 1.0, 1e6):
         right = np.linalg.solve(H + l2 * np.diag([1, 1, 1, 1, 0]), g)
         np.testing.assert_allclose(spectrum.preconditioner(l2)(g), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_between_classes_is_the_whole_hessian_where_features_do_not_meet(intercept):
+    """Of rows with one feature each; with intercepts, of pairs of opposite rows at W = 0."""
+    from test_standardize import losses
+
+    rng = np.random.default_rng(0)
+    n, d = 240, 4
+    X = np.zeros((n, d))
+    X[np.arange(n), rng.integers(0, d, n)] = rng.normal(size=n) * 10.0 ** rng.integers(-1, 2, n)
+    if intercept:
+        X[n // 2 :] = -X[: n // 2]
+    objective = losses(X, rng.integers(0, 3, n), has_intercept=intercept)
+    c = objective.shape[1]
+    theta = rng.normal(size=objective.shape) * np.linspace(0.1, 3, c)
+    if intercept:
+        theta[:d] = 0
+    curvature = Curvature(objective, 0.0)
+    spectrum = Spectrum(curvature, theta)
+    classes = BetweenClasses(curvature, spectrum, theta)
+    g = rng.normal(size=objective.shape)
+    g -= g.mean(axis=1, keepdims=True)
+    P = objective.probabilities(X, theta)
+    K = np.einsum("ia,ab->iab", P, np.eye(c)) - np.einsum("ia,ib->iab", P, P)
+    wide = np.hstack([X, np.ones((n, 1))]) if intercept else X
+    H = np.einsum("ij,ik,iab->jakb", wide, wide, K).reshape(g.size, g.size) / n
+    is_penalised = np.repeat(np.arange(len(g)) < d, c)
+    for l2 in (1e-6, 1e-2, 1e3):
+        inverse = np.linalg.pinv(H + l2 * np.diag(is_penalised), rcond=1e-12, hermitian=True)
+        right = (inverse @ g.ravel()).reshape(g.shape)
+        found = spectrum.preconditioner(l2, classes)(g)
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-7 * np.abs(right).max())
+        if l2 < 1:
+            assert np.abs(spectrum.preconditioner(l2)(g) - right).max() > 0.1 * np.abs(right).max()
+
+
+def test_weights_are_there_once():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 2500)).astype(np.float32), np.arange(60) % 50
+    model = sx.SoftmaxModel.zeros(2500, 50)
+    tracemalloc.start()
+    path = sx.fit_path(model, X, y, np.logspace(-3, 0, 80), max_iter=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.W.nbytes > 35e6
+    assert peak < path.W.nbytes + 90e6
 
 
 def test_picture():

@@ -72,6 +72,56 @@ def test_a_tenth_is_held_out_to_choose_by():
     assert len(linear_probe.GRID) == 45
 
 
+def test_bisection_finds_what_all_values_find():
+    X, y = make_data()
+    Cs = np.logspace(-6, 6, 97)
+    for scoring in ("accuracy", "loss"):
+        whole = sx.probe(X, y, Cs=Cs, scoring=scoring).path
+        seen = []
+        found = sx.probe(
+            X, y, search="bisection", scoring=scoring, test_data=(X, y),
+            callback=lambda result: seen.append(result.C),  # noqa: B023
+        )  # fmt: skip
+        path = found.path
+        # Seven powers of 100, then two at distances of 8, 4, 2 and 1.
+        np.testing.assert_allclose(sorted(seen[:7]), 10.0 ** np.arange(-6, 7, 2))
+        assert len(seen) == len(path.Cs) <= 15
+        assert (np.diff(path.Cs) > 0).all()
+        assert path.W.shape == (len(path.Cs), D, C)
+        sign = -1 if scoring == "loss" else 1
+        assert path.best == np.argmax(sign * path.scores)
+        at = np.searchsorted(Cs, path.Cs * (1 - 1e-9))
+        np.testing.assert_allclose(path.fun, whole.fun[at], rtol=1e-3)
+        if scoring == "loss":  # which rises and falls; accuracies go up and down
+            np.testing.assert_allclose(found.C, Cs[whole.best])
+            around = [whole.best - 1, whole.best + 1]
+            assert set(np.round(np.log10(Cs[around]) * 8)) <= set(np.round(np.log10(path.Cs) * 8))
+        assert found.fit.success
+    assert path.nfev > 0 < path.seconds
+    few = sx.probe(X, y, search="bisection", Cs=[0.1, 1.0])
+    assert few.path.Cs.tolist() == [0.1, 1.0]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_sparse_features_stay_sparse(given):
+    """As dense ones do."""
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y = make_data(np.float64)
+    X[np.abs(X) < np.median(np.abs(X), axis=0)] = 0
+    parts = {}
+    if given:
+        parts["validation_data"] = (X[500:700], y[500:700])
+    parts["test_data"] = (X[700:], y[700:])
+    options = {"Cs": [1e-3, 1e-2, 0.1], "tol": 1e-7, "scoring": "loss"}
+    dense = sx.probe(X[:500], y[:500], **parts, **options)
+    parts = {name: (sparse.csr_array(rows), labels) for name, (rows, labels) in parts.items()}
+    found = sx.probe(sparse.csr_array(X[:500]), y[:500], **parts, **options)
+    np.testing.assert_allclose(found.path.fun, dense.path.fun, rtol=1e-6)
+    np.testing.assert_allclose(found.path.scores, dense.path.scores, atol=1e-5)
+    assert found.C == dense.C
+    assert found.test == pytest.approx(dense.test, abs=1e-5)
+
+
 def test_halves_are_fitted_as_they_are():
     X, y = make_data()
     X = np.clip(X, -1e4, 1e4).astype(np.float16)
@@ -93,6 +143,7 @@ def test_halves_are_fitted_as_they_are():
             {"test_data": (np.zeros((5, 3)), np.zeros(5))},
             r"test_data: shape \(5, 3\) came, \(N, 12",
         ),
+        ({"search": "halving"}, "search: 'halving' came, 'path' or 'bisection'"),
         ({"test_data": (np.zeros((1, D)), [77])}, "label 77 at row 0 is not one of the classes"),
     ],
 )
@@ -163,6 +214,10 @@ def test_parts_in_files_of_their_own(run):
     )  # fmt: skip
     assert out == f"test accuracy {found.test.accuracy:.4f}\n"
     np.savez("all.npz", X=X[:700], y=y[:700], X_test=X[700:], y_test=y[700:])
+    status, out, _ = run("--data", "all.npz", "--search", "bisection")
+    assert status == 0
+    path = sx.probe(X[:700], y[:700], search="bisection").path
+    assert f"path      {len(path.Cs)} values, {path.nfev} passes" in out
     status, out, _ = run("--data", "all.npz", *FEW)
     assert status == 0
     assert "test      200 rows, log-loss " in out

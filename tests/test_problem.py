@@ -51,7 +51,7 @@ def test_a_problem_says_what_the_functions_say(compiled, case, form, rng):
             )
             assert_same_bits(found, wanted)
             out = found
-        loss, n_correct = problem.evaluate(p.W, p.b, reduction=reduction)
+        loss, n_correct, _ = problem.evaluate(p.W, p.b, reduction=reduction)
         assert loss == compiled.linear_cross_entropy(X, p.W, p.b, p.target, **arguments)
         wanted = compiled.linear_cross_entropy_with_grad(X, p.W, p.b, p.target, **arguments)
         assert n_correct == wanted.n_correct
@@ -236,7 +236,8 @@ def test_other_kernels_are_asked_by_their_functions(rng):
         problem = problem_of(kernels, X, y, 3)
         assert isinstance(problem, Problem if kernels is softmax_ext.kernels else ForeignProblem)
         problem.check()
-        loss, n_correct = problem.evaluate(W, b)
+        loss, n_correct, total_weight = problem.evaluate(W, b)
+        assert total_weight == whole.total_weight
         assert loss == pytest.approx(whole.loss, rel=1e-12)
         assert n_correct == whole.n_correct
         found = problem.value_and_gradient(W, b, rows=np.arange(40), reduction="sum")

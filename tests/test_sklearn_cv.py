@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 
 import numpy as np
@@ -15,12 +16,14 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import LogisticRegressionCV as ScikitLearns
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from softmax_ext.sklearn import LogisticRegressionCV
+from softmax_ext.sklearn import LogisticRegressionCV, _cv
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -74,10 +77,13 @@ def both(X, y, weight=None, fit=None, **options):
 
 
 def test_signature():
-    assert inspect.signature(LogisticRegressionCV) == inspect.signature(ScikitLearns)
+    own, right = (inspect.signature(cls).parameters for cls in (LogisticRegressionCV, ScikitLearns))
+    assert {name: own[name] for name in right} == dict(right)
+    assert [*own] == [*right, "standardize"]
     theirs, ours = (inspect.signature(cls.fit) for cls in (ScikitLearns, LogisticRegressionCV))
     assert [*ours.parameters] == [*theirs.parameters]
-    assert clone(LogisticRegressionCV(Cs=3)).Cs == 3
+    cloned = clone(LogisticRegressionCV(Cs=3, standardize=True))
+    assert (cloned.Cs, cloned.standardize) == (3, True)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -142,3 +148,57 @@ def test_paths_that_are_not_within_tol_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         LogisticRegressionCV(Cs=4, cv=2, max_iter=1000).fit(X, y)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_standardize_is_a_pipeline_in_each_fold(binary):
+    """What scikit-learn does with features that each fold has scaled by itself."""
+    rng = np.random.default_rng(0)
+    X, y = data(binary)
+    scale = 10.0 ** np.linspace(-3, 2, X.shape[1])
+    X = (X + rng.normal(size=X.shape[1])) * scale
+    weight = rng.exponential(size=len(y))
+    folds = [*StratifiedKFold(3).split(X, y)]
+    options = {**SMALL, "scoring": "neg_log_loss", "use_legacy_attributes": False}
+    options.update(l1_ratios=(0,), cv=folds)
+    ours = LogisticRegressionCV(standardize=True, **options).fit(X, y, sample_weight=weight)
+    for fold, (train, test) in enumerate(folds):
+        scaler = StandardScaler().fit(X[train], sample_weight=weight[train])
+        for k, C in enumerate(ours.Cs_):
+            theirs = LogisticRegression(C=C, tol=1e-8, max_iter=5000)
+            theirs.fit(scaler.transform(X[train]), y[train], sample_weight=weight[train])
+            P = theirs.predict_proba(scaler.transform(X[test]))
+            right = -log_loss(y[test], P, sample_weight=weight[test])
+            assert ours.scores_[fold, 0, k] == pytest.approx(right, abs=1e-4)
+    scaler = StandardScaler().fit(X, sample_weight=weight)
+    theirs = LogisticRegression(C=ours.C_, tol=1e-8, max_iter=5000)
+    theirs.fit(scaler.transform(X), y, sample_weight=weight)
+    np.testing.assert_allclose(
+        ours.predict_proba(X), theirs.predict_proba(scaler.transform(X)), atol=1e-4
+    )
+    plain = LogisticRegressionCV(**options).fit(X, y, sample_weight=weight)
+    assert np.abs(plain.scores_ - ours.scores_).max() > 1e-3
+    with pytest.raises(ValueError, match="standardize: True came with the solver liblinear"):
+        LogisticRegressionCV(standardize=True, solver="liblinear").fit(X, y)
+
+
+def test_jobs_are_folds_at_the_same_time(monkeypatch):
+    """Two folds wait for each other, which one after another they could not."""
+    X, y = data(False)
+    alone = LogisticRegressionCV(**SMALL).fit(X, y)
+    meeting = threading.Barrier(2)
+    plain = _cv.follow
+
+    def follow(*args, **options):
+        if threading.current_thread() is not threading.main_thread():
+            meeting.wait(20)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(_cv, "follow", follow)
+    LogisticRegressionCV(n_jobs=2, **{**SMALL, "cv": 4}).fit(X, y)
+    assert meeting.n_waiting == 0
+    monkeypatch.undo()
+    together = LogisticRegressionCV(n_jobs=2, **SMALL).fit(X, y)
+    np.testing.assert_array_equal(together.coef_, alone.coef_)
+    for label in alone.classes_:
+        np.testing.assert_array_equal(together.coefs_paths_[label], alone.coefs_paths_[label])

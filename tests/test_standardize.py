@@ -145,9 +145,9 @@ def test_hundreds_of_thousands_of_sparse_features_stay_sparse():
     tracemalloc.stop()
 
 
-def losses(X, y):
+def losses(X, y, has_intercept=True):
     return ArrayObjective(
-        as_matrix(X), y, sample_weight=None, n_classes=C, has_intercept=True,
+        as_matrix(X), y, sample_weight=None, n_classes=C, has_intercept=has_intercept,
         dtype=np.dtype(np.float64), x_scale=1.0, label_smoothing=0.0, kernels=sx.kernels,
     )  # fmt: skip
 

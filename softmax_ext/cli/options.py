@@ -351,7 +351,11 @@ def _add_probe(commands: Any) -> None:
     group = command.add_argument_group("protocol")
     group.add_argument(
         "--C", nargs="+", type=_positive, metavar="X", help="values to choose from, instead of 45"
-        " from 1e-6 to 1e5"
+        " from 1e-6 to 1e5, or of 97 from 1e-6 to 1e6 to bisect"
+    )  # fmt: skip
+    group.add_argument(
+        "--search", choices=["path", "bisection"], default="path", help="fit all of the values, or"
+        " those that halving about the best leads to (default: %(default)s)"
     )  # fmt: skip
     group.add_argument(
         "--scoring", choices=["accuracy", "loss"], default="accuracy", help="default: %(default)s"

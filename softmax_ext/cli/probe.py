@@ -58,7 +58,7 @@ def _probe(args: argparse.Namespace) -> int:
 
     x_scale = 1 / 255 if X.dtype == np.uint8 else 1.0
     found = probe(
-        X, y, validation_data=validation, test_data=test, Cs=args.C,
+        X, y, validation_data=validation, test_data=test, Cs=args.C, search=args.search,
         standardize=not args.no_standardize, scoring=args.scoring, x_scale=x_scale, tol=args.tol,
         max_iter=args.max_iter, callback=tell, kernels=kernels,
     )  # fmt: skip

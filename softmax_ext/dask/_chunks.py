@@ -70,12 +70,15 @@ class Chunks(NamedTuple):
     def reduced(
         self, engine: Engine, work: Callable[..., Any], add: Callable[..., Any], *arguments: Any
     ) -> Any:
-        """Return the sum, by `add` of lists, of what `work` makes of each chunk, in their order."""
+        """Return the sum, by `add` of lists, of what `work` makes of each chunk, in their order.
+
+        The arguments of `work` go to each worker once.
+        """
         n = len(self.X)
         nothing = [None] * n
         columns = [self.X, self.y or nothing, self.sample_weight or nothing]
-        constants = [[value] * n for value in (*arguments, engine.concurrency)]
-        parts = engine.each(_work, [work] * n, range(n), *columns, *constants)
+        sent = [engine.sent((work, arguments, engine.concurrency))] * n
+        parts = engine.each(_work, sent, range(n), *columns)
         while len(parts) > 1:
             groups = [parts[i : i + GROUP] for i in range(0, len(parts), GROUP)]
             parts = engine.each(add, groups)
@@ -146,9 +149,9 @@ def _fitting(name: str, column: Any, X: _Rows) -> list[Delayed]:
     return rows.chunks
 
 
-def _work(work: Callable[..., Any], k: int, X: Any, y: Any, weight: Any, *arguments: Any) -> Any:
+def _work(sent: tuple[Any, ...], k: int, X: Any, y: Any, weight: Any) -> Any:
     """What a task does: `work` of a chunk as NumPy has it, on this task's share of the threads."""
-    *arguments, concurrency = arguments  # type: ignore[assignment]
+    work, arguments, concurrency = sent
     with threads.num_threads(_share(concurrency)):
         try:
             return work(_piece(X, y, weight), *arguments)

@@ -184,7 +184,7 @@ class LogisticRegression:
         """Return the share of rows, by weight, whose predicted label is theirs."""
         chunks = Chunks.of(X, y, sample_weight)
         engine = Engine(len(chunks.X))
-        right, total = chunks.reduced(engine, _score, _add_up, engine.sent(self._fitted()))
+        right, total = chunks.reduced(engine, _score, _add_up, self._fitted())
         return float(right / total) if total else float("nan")
 
     def _fitted(self) -> SoftmaxModel:

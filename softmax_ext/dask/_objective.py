@@ -19,7 +19,6 @@ from ..solvers.pieces import (
     Moments,
     PieceMaker,
     Sum,
-    evaluated,
     is_finite,
     moments_of,
 )
@@ -67,7 +66,7 @@ class DaskObjective:
         is_first = self._seen is None
         sums, seen = self._chunks.reduced(
             self._engine, _evaluate, _add_evaluations, self._make,
-            self._engine.sent([np.asarray(theta) for theta in thetas]), is_first,
+            [np.asarray(theta) for theta in thetas], is_first,
         )  # fmt: skip
         results = [total.evaluation() for total in sums]
         if is_first:
@@ -78,9 +77,8 @@ class DaskObjective:
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Doubles:
         """Return the Hessian at a point times a direction; see the protocol."""
-        vectors = self._engine.sent((theta, V))
         result: Doubles = self._chunks.reduced(
-            self._engine, _hessian_product, _add_arrays, self._make, vectors
+            self._engine, _hessian_product, _add_arrays, self._make, (theta, V)
         )
         return result
 
@@ -92,9 +90,7 @@ class DaskObjective:
     def sample(self, n: int, *, by_length: bool) -> SampleOfPieces:
         """Draw n rows by their weight, of those that were drawn first; see the protocol."""
         seen = self._surveyed()
-        rows, weight = self._chunks.reduced(
-            self._engine, _take, _add_rows, self._make, self._engine.sent(seen.least)
-        )
+        rows, weight = self._chunks.reduced(self._engine, _take, _add_rows, self._make, seen.least)
         is_all = len(weight) == seen.n_rows
         return SampleOfPieces(
             self._make, rows, weight / weight.sum(), n, by_length,
@@ -123,7 +119,7 @@ class DaskObjective:
     def _moments(self, features: NDArray[np.intp] | None) -> Moments:
         """Return the moments of all rows."""
         result: Moments = self._chunks.reduced(
-            self._engine, _moments, _add_moments, self._make, self._engine.sent(features)
+            self._engine, _moments, _add_moments, self._make, features
         )
         return result
 
@@ -170,7 +166,7 @@ def _evaluate(
     objective = make.objective(piece)
     sums = [Sum(objective.shape) for _ in thetas]
     if objective.n_rows:
-        parts = evaluated(objective, thetas)
+        parts = objective.values_and_gradients(thetas)
         if is_first and not all(map(is_finite, parts)):
             objective.refuse_not_finite()
         for total, part in zip(sums, parts, strict=True):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import Csr, as_matrix
+from ..arguments import Csr, as_matrix, is_bfloat16
 from ..errors import DataFormatError
 
 #: Bytes of X in a part, by default: little beside what memory there is, much beside what a call or
@@ -135,6 +135,12 @@ class ArrayRows:
         self._array = as_matrix(array) if is_sparse else np.asanyarray(array)
         self.shape: tuple[int, ...] = tuple(self._array.shape)
         values = self._array.data if isinstance(self._array, Csr) else self._array
+        #: Whether the kernels take it without a copy.
+        self.is_taken = values.flags.aligned and (
+            is_bfloat16(values.dtype)
+            or values.dtype == np.uint8
+            or (values.dtype.kind == "f" and values.dtype.isnative)
+        )
         self.row_bytes = values.nbytes / max(1, self.shape[0] if self.shape else 1)
 
     def rows(self, start: int, stop: int, memo: dict[str, Any]) -> Any:
@@ -301,6 +307,25 @@ def parts_of(
             starts = (start, at_y[k][1] + start, at_weight[k][1] + start)
             parts.append(ArrayPart(rows, at_y[k][0], at_weight[k][0], starts, n, name))
     return parts
+
+
+def merged_parts(parts: Sequence[Part]) -> list[Part]:
+    """Return parts of which those that follow each other in all their columns are one."""
+    result: list[Part] = []
+    for part in parts:
+        last = result[-1] if result else None
+        if (
+            isinstance(part, ArrayPart)
+            and isinstance(last, ArrayPart)
+            and isinstance(part.X, ArrayRows)
+            and part.X.is_taken
+            and (last.X, last.y, last.sample_weight) == (part.X, part.y, part.sample_weight)
+            and all(a + last.n_rows == b for a, b in zip(last.starts, part.starts, strict=True))
+        ):
+            result[-1] = last._replace(n_rows=last.n_rows + part.n_rows, name=part.X.name)
+        else:
+            result.append(part)
+    return result
 
 
 def _starts(

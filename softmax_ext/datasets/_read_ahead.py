@@ -1,10 +1,15 @@
-"""The next item of an iterator, fetched by a thread while the present one is worked on."""
+"""The next item of an iterator, fetched by a thread while the present one is worked on.
+
+Reading takes a processor, too. Where it is what takes the time, the kernels leave it one.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from typing import TypeVar
+
+from .. import threads
 
 _Item = TypeVar("_Item")
 
@@ -27,14 +32,16 @@ class _Slot:
             self._changed.notify_all()
             return not self._is_closed
 
-    def get(self) -> tuple[object, ...]:
+    def get(self) -> tuple[tuple[object, ...], bool]:
+        """Return what comes next, and whether it had to be waited for."""
         with self._changed:
+            is_late = not self._items
             self._changed.wait_for(lambda: self._items)
             item = self._items.pop()
             self._changed.notify_all()
             if self._error is not None:
                 raise self._error
-            return item
+            return item, is_late
 
     def close(self) -> None:
         with self._changed:
@@ -48,6 +55,8 @@ def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     Beside the item that the caller has, one waits and one is being made. What `items` raises is
     raised here, in its place. When the caller is done, early or not, `items` is closed and the
     thread has ended: go to the end of this generator, or close it.
+
+    After an item that had to be waited for, calls made here use one thread less.
     """
     slot = _Slot()
 
@@ -68,8 +77,12 @@ def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     thread = threading.Thread(target=read, name="softmax_ext reader", daemon=True)
     try:
         thread.start()
-        while item := slot.get():
-            yield item[0]  # type: ignore[misc]
+        while True:
+            item, is_late = slot.get()
+            if not item:
+                break
+            with threads.num_threads(max(1, threads.get_num_threads() - is_late)):
+                yield item[0]  # type: ignore[misc]
             del item
     finally:
         slot.close()

@@ -24,6 +24,7 @@ from ._parts import (
     Part,
     Piece,
     Rows,
+    merged_parts,
     parts_of,
 )
 from ._read_ahead import read_ahead
@@ -310,6 +311,15 @@ class Blocks:
     def shape(self) -> tuple[int, int]:
         """(N, D)."""
         return self.n_rows, self.n_features
+
+    def merged(self) -> Blocks:
+        """Return blocks of the same rows in as few pieces as there are arrays in memory.
+
+        Where nothing is to be read, a piece more is a call more.
+        """
+        if self._parts is None or not self.is_in_memory:
+            return self
+        return Blocks._of(merged_parts(self._parts), self._read_ahead)
 
     def edited(
         self, chosen: Sequence[NDArray[np.intp]] | None = None, y: NDArray[Any] | None = None

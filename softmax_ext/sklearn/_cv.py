@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from functools import partial
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..solvers.continuation import follow
 from ..solvers.fit import losses_and_start
+from ..solvers.standardised import Standardised
 from ._arguments import row_weights
 from ._logistic import LogisticRegression
 from ._scikit_learn import (
@@ -25,6 +28,13 @@ from ._scikit_learn import (
 from ._weights import of_last_fit, scikit_learns_form
 
 _Array: TypeAlias = NDArray[Any]
+
+
+def _with_standardize(init: Any) -> inspect.Signature:
+    """Return the signature of a class's `__init__` with one more parameter."""
+    own = inspect.Parameter("standardize", inspect.Parameter.KEYWORD_ONLY, default=False)
+    signature = inspect.signature(init)
+    return signature.replace(parameters=[*signature.parameters.values(), own])
 
 
 class LogisticRegressionCV(ScikitLearnsCV, LogisticRegression):
@@ -42,9 +52,12 @@ class LogisticRegressionCV(ScikitLearnsCV, LogisticRegression):
     solver, dual, intercept_scaling
         As of `LogisticRegression`; "liblinear" is left to scikit-learn.
     n_jobs : int, optional
-        Changes nothing but with "liblinear": folds take turns, each on all threads of the kernels.
+        As in scikit-learn: how many folds go on at a time, -1: one for each processor. In threads,
+        of which one at a time has the kernels' other threads. The same bits for any number.
     verbose : int, optional
         As in scikit-learn.
+    standardize : bool, optional
+        As of `LogisticRegression`; the means and deviations are those of each fold's own rows.
 
     Attributes
     ----------
@@ -71,6 +84,18 @@ class LogisticRegressionCV(ScikitLearnsCV, LogisticRegression):
     >>> clf.scores_.shape
     (5, 1, 5)
     """
+
+    _parameter_constraints = {  # noqa: RUF012  (as scikit-learn has it)
+        **ScikitLearnsCV._parameter_constraints,
+        "standardize": ["boolean"],
+    }
+
+    # The parameters are those of the version installed, and ours.
+    def __init__(self, *args: Any, standardize: bool = False, **options: Any) -> None:
+        ScikitLearnsCV.__init__(self, *args, **options)
+        self.standardize = standardize
+
+    __init__.__signature__ = _with_standardize(ScikitLearnsCV.__init__)  # type: ignore[attr-defined]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -99,9 +124,10 @@ class LogisticRegressionCV(ScikitLearnsCV, LogisticRegression):
             As scikit-learn's.
         """
         if self.solver == "liblinear":
+            self._refuse_standardize()
             super().fit(X, y, sample_weight, **params)
         else:
-            _fit(self, X, y, sample_weight, **params)
+            _FITS[self.standardize](self, X, y, sample_weight, **params)
         return self
 
 
@@ -119,6 +145,7 @@ def _path(
     penalty: str | None,
     l1_ratio: float | None = None,
     coef: _Array | None = None,
+    standardize: bool = False,
     **_: Any,
 ) -> tuple[_Array, _Array, _Array]:
     """Do what scikit-learn's function of this place does: coefficients, Cs, iterations."""
@@ -133,6 +160,9 @@ def _path(
         X, np.searchsorted(classes, y), W, b.astype(W.dtype) if fit_intercept else None, weight,
         1.0, 0.0, None,
     )  # fmt: skip
+    scaled = Standardised(losses) if standardize else None
+    if scaled is not None:
+        losses, start = scaled, scaled.from_raw(start)
     ratio = {"l1": 1.0, "l2": 0.0, None: 0.0}.get(penalty, l1_ratio or 0.0)
     # Two columns of weights, -w/2 and w/2, have half of w's square.
     factor = 2 if C == 2 else 1
@@ -140,6 +170,9 @@ def _path(
     order = np.argsort(-strength, kind="stable")
     penalties = [(factor * (1 - ratio) * strength[k], ratio * strength[k]) for k in order]
     results = [*follow(losses, penalties, start, tol=tol, max_iter=max_iter)]
+    if scaled is not None:
+        for result in results:
+            scaled.fold_into(result)
     failed = [result for result in results if not result.success]
     if failed:
         warnings.warn(
@@ -170,8 +203,8 @@ def _validate(estimator: Any, X: Any, y: Any, **options: Any) -> Any:
     return validate_data(estimator, X, y, **options)
 
 
-def _one_after_another(n_jobs: Any = None, verbose: int = 0, **_: Any) -> Any:
-    return Parallel(n_jobs=1, verbose=verbose)
+def _in_threads(n_jobs: Any = None, verbose: int = 0, **_: Any) -> Any:
+    return Parallel(n_jobs=n_jobs, verbose=verbose, require="sharedmem")
 
 
 def _with(function: Any, **globals_: Any) -> Any:
@@ -188,11 +221,17 @@ def _with(function: Any, **globals_: Any) -> Any:
     return result
 
 
-_PATH = {_logistic_regression_path.__name__: _path}
-_fit = _with(
-    ScikitLearnsCV.fit,
-    **_PATH,
-    _log_reg_scoring_path=_with(_log_reg_scoring_path, **_PATH, LogisticRegression=_Judged),
-    validate_data=_validate,
-    Parallel=_one_after_another,
-)
+def _fit_by(path: Any) -> Any:
+    """Return scikit-learn's `fit` with our path of penalties."""
+    path = {_logistic_regression_path.__name__: path}
+    return _with(
+        ScikitLearnsCV.fit,
+        **path,
+        _log_reg_scoring_path=_with(_log_reg_scoring_path, **path, LogisticRegression=_Judged),
+        validate_data=_validate,
+        Parallel=_in_threads,
+    )
+
+
+# By `standardize`.
+_FITS = {False: _fit_by(_path), True: _fit_by(partial(_path, standardize=True))}

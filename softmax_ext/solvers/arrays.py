@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -19,6 +20,9 @@ from .sample import ArraySample, moments
 
 # A call costs some 3e6 multiplications of the kernels, however small it is.
 CALL_COST = 3e6
+# Points side by side in one product have so many columns at most: from there on nothing is gained,
+# and of several thousand the products no longer fit into a cache.
+WIDEST = 512
 # Rows that are looked through for NaN and infinity at a time.
 CHECKED_ROWS = 1024
 
@@ -97,6 +101,25 @@ class ArrayObjective:
             self._check(result)
             self._is_checked = True
         return Evaluation(float(result.loss), self._gradient, result.total_weight)
+
+    def values_and_gradients(self, thetas: Sequence[Doubles]) -> list[Evaluation]:
+        """Evaluate at several points, as many to a pass over X as is fast.
+
+        Of data whose first evaluation need not be checked. Each gradient is an array of its own.
+        """
+        if len(thetas) == 1:
+            return [self.value_and_gradient(thetas[0])]
+        step = max(1, WIDEST // self.shape[1])
+        results: list[Evaluation] = []
+        for i in range(0, len(thetas), step):
+            layers = [
+                split(theta.astype(self.dtype), self.has_intercept)
+                for theta in thetas[i : i + step]
+            ]
+            for found in self._problem.values_and_gradients(layers, reduction="sum"):
+                parts = [found.dW] if found.db is None else [found.dW, found.db]
+                results.append(Evaluation(float(found.loss), np.vstack(parts), found.total_weight))
+        return results
 
     def hessian_product(self, theta: Doubles, V: Doubles) -> Floats:
         """Return the Hessian at a point times a direction; see the protocol."""

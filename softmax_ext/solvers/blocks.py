@@ -19,7 +19,6 @@ from .pieces import (
     Moments,
     PieceMaker,
     Sum,
-    evaluated,
     is_finite,
     moments_of,
 )
@@ -34,7 +33,7 @@ class BlocksObjective:
     """
 
     def __init__(self, blocks: Blocks, make: PieceMaker) -> None:
-        self._blocks = blocks
+        self._blocks = blocks.merged()
         self._make = make
         self.kernels = make.kernels
         self.has_intercept, self.dtype = make.has_intercept, make.dtype
@@ -66,7 +65,7 @@ class BlocksObjective:
         if self._survey is None:
             survey = self._new_survey(with_moments=self.is_sparse)
         for k, piece in self._pieces():
-            parts = evaluated(piece, thetas)
+            parts = piece.values_and_gradients(thetas)
             if survey is not None:
                 survey.add(piece)
                 if not all(map(is_finite, parts)):

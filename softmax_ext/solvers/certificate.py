@@ -22,6 +22,7 @@ import numpy as np
 
 from .objective import Doubles, split
 from .penalties import SparsePenalty
+from .products import inner
 
 #: Returns the mean loss at a point, and its gradient.
 Evaluate: TypeAlias = Callable[[Doubles], tuple[float, Doubles]]
@@ -64,7 +65,7 @@ class Certificate:
             Of the penalties of the mean.
         """
         # The rows' entropies: a loss and its conjugate add up to the product of their arguments.
-        entropy = loss - float(np.vdot(gradient, theta))
+        entropy = loss - inner(gradient, theta)
         G, _ = split(gradient, self._targets is not None)
         if self._targets is not None:
             G, cost = _balanced(gradient, self._targets)

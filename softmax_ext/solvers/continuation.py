@@ -19,17 +19,23 @@ from .lbfgs import TRUSTED_LOSS, Progress, minimize_penalised, search
 from .objective import Doubles, Objective
 from .pairs import MEMORY, InverseHessian
 from .penalised import Penalised
+from .products import inner
 from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, FitResult
-from .spectrum import Spectrum
+from .spectrum import BetweenClasses, Spectrum
 
 # The pairs kept: more than for a single fit, as they serve all; but not of many parameters.
 MOST_PAIRS, PAIRS_BYTES = 30, 16 << 20
 # A step of L-BFGS sees a part of what there is to be gained, and the smaller a part the more steps
-# it takes. The end is where its promise, times the steps made, is this share of tol of the value.
-PROMISED_GAIN = 0.02
+# are behind it: what has not been found then is what steps hardly see. Where the curvature is known
+# badly, the gap is about as many times the promise as passes were made since the path began; else
+# it is less. The end is where that is this share of the value: a share in proportion to tol.
+EXPECTED_GAIN, MOST_GAIN = 5.0, 1e-3
+# Passes that are taken for made at least and at most; and steps whose promises are compared, as
+# those of single ones go up and down.
+LEAST_PASSES, MOST_PASSES, SPAN = 10, 1000, 3
 # The decomposition is made anew when the losses are this share or less of what they were at the
 # last, and passes have cost as much.
-LOSS_SHARE = 0.7
+LOSS_SHARE = 0.8
 # The first is made so many passes before they are spent: a path saves more.
 FIRST_ADVANCE = 60
 # Steps without progress that are the end, as of `lbfgs`.
@@ -78,6 +84,8 @@ class Continuation:
         self._tol, self._max_iter = tol, max_iter
         self._curvature: Curvature | None = None
         self._spectrum: Spectrum | None = None
+        self._classes: BetweenClasses | None = None
+        self._classes_nfev = 0
         self._spectrum_nfev, self._spectrum_loss = 0, math.inf
         # The last two optima, and the logarithms of their penalties.
         self._optima: list[tuple[float, Doubles]] = []
@@ -125,7 +133,7 @@ class Continuation:
         W = self._theta[:D]
         gradient = self._gradient.copy()
         gradient[:D] += change * W
-        self._place(self._theta, self._value + change / 2 * float(np.vdot(W, W)), gradient)
+        self._place(self._theta, self._value + change / 2 * inner(W, W), gradient)
         self._inverse_hessian.add_penalty(change, D)
         self._use_spectrum()
 
@@ -148,9 +156,18 @@ class Continuation:
         ):
             self._spectrum = Spectrum(curvature, self._theta)
             self._spectrum_nfev, self._spectrum_loss = objective.nfev, loss
-        self._inverse_hessian.set_first(
-            curvature.diagonal() if self._spectrum is None else self._spectrum.preconditioner(l2)
-        )
+            self._classes = None
+        if self._spectrum is None:
+            self._inverse_hessian.set_first(curvature.diagonal())
+            return
+        passes = objective.nfev - self._classes_nfev
+        if BetweenClasses.is_wanted(curvature) and (
+            self._classes is None
+            or passes * objective.losses.cost >= BetweenClasses.cost(curvature)
+        ):
+            self._classes = BetweenClasses(curvature, self._spectrum, self._theta)
+            self._classes_nfev = objective.nfev
+        self._inverse_hessian.set_first(self._spectrum.preconditioner(l2, self._classes))
 
     def _prediction(self) -> Doubles | None:
         """Return the step to where the line through the last two optima leads."""
@@ -164,10 +181,13 @@ class Continuation:
         """Step until there is a reason to end, first along a step; return it and how many."""
         objective = self._objective
         progress = Progress(PATIENCE)
+        self._promises: list[float] = []
         nit = 0
         while True:
             direction = self._inverse_hessian.direction(self._gradient)
-            if self._norm <= self._tol and self._little_is_to_be_gained(direction, nit):
+            promise = -inner(self._gradient, direction) / 2
+            self._promises = [*self._promises[1 - SPAN :], promise]
+            if self._norm <= self._tol and self._little_is_to_be_gained():
                 if objective.is_narrow and not self._value_can_be_trusted():
                     return ROUNDED, nit
                 return CONVERGED, nit
@@ -175,7 +195,7 @@ class Continuation:
                 return MAX_ITER, nit
             if not progress.goes_on(self._value, self._norm, objective.dtype):
                 return ROUNDED, nit
-            if step is not None and float(np.vdot(self._gradient, step)) < 0:
+            if step is not None and inner(self._gradient, step) < 0:
                 direction, step = step, None
             length = self._inverse_hessian.first_step(direction) if not self._optima else 1.0
             reached = search(objective, self._theta, self._value, self._gradient, direction, length)
@@ -187,9 +207,10 @@ class Continuation:
             elif not self._inverse_hessian.forget():
                 return ROUNDED, nit
 
-    def _little_is_to_be_gained(self, direction: Doubles, nit: int) -> bool:
-        promised = -float(np.vdot(self._gradient, direction)) / 2
-        return promised * max(1, nit) <= PROMISED_GAIN * min(self._tol, 1.0) * abs(self._value)
+    def _little_is_to_be_gained(self) -> bool:
+        promise = max(self._promises[-1], float(np.mean(self._promises)))
+        expected = promise * min(max(LEAST_PASSES, self._objective.nfev), MOST_PASSES)
+        return expected <= min(EXPECTED_GAIN * self._tol, MOST_GAIN) * abs(self._value)
 
     def _value_can_be_trusted(self) -> bool:
         return abs(self._value) > TRUSTED_LOSS * float(np.finfo(self._objective.dtype).eps)

@@ -30,14 +30,16 @@ from numpy.typing import NDArray
 
 from ..model import kernels_or_default
 from .objective import Doubles, Floats, Objective
+from .products import FactoredInverse, Product, combination
 
 #: Maps a gradient (D or D + 1, C) to an inverse Hessian times it.
 Preconditioner: TypeAlias = Callable[[Doubles], Doubles]
 
 # Rows of the sample for each feature: with fewer, the error of the second moments costs more steps
-# than the rows save. Of so many candidates for each row the probabilities choose one.
+# than the rows save. Of so many candidates for each row the probabilities choose one; of fewer
+# where the Hessian is made whole, in which a row's weight tells less.
 ROWS_PER_FEATURE = 5
-CANDIDATES = 5
+CANDIDATES, CANDIDATES_OF_WHOLE = 5, 3
 # Rows of the sample at least; and where no products of features are made of them, for which 1000
 # tell a variance to within 5 %.
 LEAST_ROWS = 1000
@@ -51,8 +53,10 @@ MOST_FEATURES = 2048
 # With more parameters no matrix of all of them: a row of the sample costs in proportion to their
 # square.
 MOST_WHOLE = 256
-# That matrix's sample may cost so many evaluations, as Newton's method then needs no more steps.
-EVALUATIONS = 8
+# That matrix's sample may cost so many evaluations, and has so many rows at most for each feature:
+# then a step of Newton's method leaves a tenth of what there was to be gained, and more rows gain
+# less than they cost.
+EVALUATIONS, ROWS_OF_WHOLE = 4, 100
 # Multiplications that take as long as NumPy takes to be called for a matrix, however small.
 CALLS = 1e6
 # Added to each element of a matrix's diagonal, as a share of it: the first is well above the
@@ -87,7 +91,8 @@ class Curvature:
     ) -> None:
         self.l2 = l2
         self.dtype, self.intercept = objective.dtype, objective.has_intercept
-        self._linear = kernels_or_default(getattr(objective, "kernels", None)).linear
+        #: Multiplies two matrices, by the kernels.
+        self.product: Product = kernels_or_default(getattr(objective, "kernels", None)).linear
         N, (n_parameters, self.C) = objective.n_rows, objective.shape
         self.D = n_parameters - self.intercept
         self.has_moments = self.D <= MOST_FEATURES
@@ -103,11 +108,13 @@ class Curvature:
             n_rows = max(per_feature * self.D, 4 * self.C, LEAST_ROWS)
         if self.use_whole:
             # A row of it costs (C - 1) D / 4 times what one costs in an evaluation.
-            n_rows = max(n_rows, EVALUATIONS * 4 * N // max(1, (self.C - 1) * self.D))
+            affordable = EVALUATIONS * 4 * N // max(1, (self.C - 1) * self.D)
+            n_rows = max(n_rows, min(affordable, ROWS_OF_WHOLE * n_parameters))
         #: Rows that go into a matrix, chosen from those of the sample.
         self.n_rows = min(N, n_rows)
         most = max(self.n_rows, MOST_BYTES // (8 * self.C))
-        n_candidates = min(N, (CANDIDATES if self.has_moments else 1) * self.n_rows, most)
+        per_row = CANDIDATES_OF_WHOLE if self.use_whole else CANDIDATES if self.has_moments else 1
+        n_candidates = min(N, per_row * self.n_rows, most)
         by_length = self.has_moments and self.n_rows < N
         self.sample = objective.sample(n_candidates, by_length=by_length)
         # A feature may be in any unit, and in one as small as its own its penalty may be infinite.
@@ -163,10 +170,8 @@ class Curvature:
 
     def shared(self, theta: Doubles) -> Preconditioner | None:
         """One matrix for all classes; None if there is no positive one, as below."""
-        (factor,) = self._factorised(*self._of_all_classes(theta))
-        if factor is None:
-            return None
-        return self._with_features_standardised(lambda g: self.solve(factor, g))
+        (inverse,) = self._inverses(*self._of_all_classes(theta))
+        return None if inverse is None else self._with_features_standardised(inverse)
 
     def _of_all_classes(self, theta: Doubles) -> tuple[NDArray[np.intp], Doubles]:
         """Choose rows at a point; return them and their weights (n, 1) in what classes share."""
@@ -193,13 +198,13 @@ class Curvature:
         rotation = np.linalg.eigh(mean_K(p, factors))[1]
         weights = factors[:, None] * (p @ rotation**2 - (p @ rotation) ** 2)[:, 1:]
         weights = np.maximum(weights, LEAST_WEIGHT * weights.mean())
-        inverses = [f for f in self._factorised(chosen, weights) if f is not None]
+        inverses = [inverse for inverse in self._inverses(chosen, weights) if inverse is not None]
         if len(inverses) < self.C - 1:
             return None
 
         def apply(rotated: Doubles) -> None:
-            for row, factor in zip(rotated, inverses, strict=True):
-                row[:] = self.solve(factor, row[:, None])[:, 0]
+            for row, inverse in zip(rotated, inverses, strict=True):
+                row[:] = inverse(row[:, None])[:, 0]
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -224,12 +229,12 @@ class Curvature:
             for j in range(i):
                 matrix[j, :, i] = matrix[i, :, j]
         ridges = [self.ridge(factors @ (p @ axis**2 - (p @ axis) ** 2)) for axis in axes]
-        factor = inverse_factor(matrix.reshape(n * width, -1), np.concatenate(ridges))
-        if factor is None:
+        inverse = self.inverse(matrix.reshape(n * width, -1), np.concatenate(ridges))
+        if inverse is None:
             return None
 
         def apply(rotated: Doubles) -> None:
-            rotated[:] = self.solve(factor, rotated.reshape(-1, 1)).reshape(rotated.shape)
+            rotated[:] = inverse(rotated.reshape(-1, 1)).reshape(rotated.shape)
 
         return self._with_classes_rotated(rotation, apply)
 
@@ -241,19 +246,6 @@ class Curvature:
         return self._with_features_standardised(lambda g: g * inverse)
 
     # Products -----------------------------------------------------------------------------------
-
-    def solve(self, factor: Floats, x: Doubles) -> Doubles:
-        """Return ``factor.T @ factor @ x``, for x (n, k)."""
-        return self.product(factor.T, self.product(factor, x.astype(factor.dtype)))
-
-    def product(self, a: Floats, b: Floats) -> Doubles:
-        """Return ``a @ b``, by the kernels, as is everything large that is multiplied in each step.
-
-        After a product the threads of NumPy's BLAS wait awake for milliseconds, and the pass over
-        the rows that comes next, sharing a core with one of them, takes twice as long.
-        """
-        result: Doubles = self._linear(a, b)
-        return result
 
     def _with_classes_rotated(
         self, rotation: Doubles, apply: Callable[[Doubles], None]
@@ -289,21 +281,26 @@ class Curvature:
                 z = apply(g)
                 z[:D] /= s
                 if self.intercept:
-                    z[D] -= self.sample.mean @ z[:D]
+                    z[D] -= combination(self.sample.mean, z[:D])
             return z
 
         return wrapped
 
-    def _factorised(self, chosen: NDArray[np.intp], weights: Doubles) -> list[Floats | None]:
-        """Return L^-1 for each column w of weights: ``L L^T = sum_i w_i a_i a_i^T`` plus l2.
+    def _inverses(self, chosen: NDArray[np.intp], weights: Doubles) -> list[FactoredInverse | None]:
+        """Return the inverse of ``sum_i w_i a_i a_i^T`` plus l2 for each column w of weights.
 
         a_i are the standardised rows.
         """
         matrices = self.moments(chosen, weights, self.dtype)
         return [
-            inverse_factor(M, self.ridge(weight))
+            self.inverse(M, self.ridge(weight))
             for M, weight in zip(matrices, weights.sum(axis=0), strict=True)
         ]
+
+    def inverse(self, M: Floats, ridge: Doubles) -> FactoredInverse | None:
+        """Return the inverse of M, which is overwritten, plus the ridge; None if not positive."""
+        factor = inverse_factor(M, ridge)
+        return None if factor is None else FactoredInverse(factor, self.product)
 
     def moments(self, chosen: NDArray[np.intp], weights: Doubles, dtype: np.dtype[Any]) -> Floats:
         """Return ``sum_i w_i a_i a_i^T`` for each column w of weights."""

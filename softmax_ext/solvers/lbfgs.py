@@ -14,6 +14,7 @@ import numpy as np
 from .objective import Doubles
 from .pairs import InverseHessian
 from .penalised import Penalised
+from .products import inner
 from .proximal import minimize_sparse
 from .renewal import Renewal
 from .result import CONVERGED, MAX_ITER, MESSAGES, ROUNDED, STOPPED, FitResult
@@ -163,7 +164,7 @@ class _Fit:
         """Whether further steps would lower the objective by less than counts."""
         value = abs(self._value)
         if self._inverse_hessian.has_first:
-            promised = -float(np.vdot(self._gradient, direction)) / 2
+            promised = -inner(self._gradient, direction) / 2
             if promised <= min(PROMISED_GAIN * self._tol, MOST_GAIN) * value + self._negligible:
                 return True
         if self._renewal is None or self._renewal.is_newton:
@@ -231,7 +232,7 @@ def search(
     Close to the optimum the objective's differences drown in rounding, those of its slope do not;
     and as the objective is convex, the slope alone tells a good step.
     """
-    slope = float(np.vdot(gradient, direction))
+    slope = inner(gradient, direction)
     if not -math.inf < slope < 0:
         return None
     low, low_slope = 0.0, slope
@@ -242,7 +243,7 @@ def search(
         if np.array_equal(new, theta):
             return None
         new_value, new_gradient = objective.value_and_gradient(new)
-        new_slope = float(np.vdot(new_gradient, direction))
+        new_slope = inner(new_gradient, direction)
         finite = math.isfinite(new_value) and math.isfinite(new_slope)
         if finite and new_slope >= SIGMA * slope:
             wolfe = new_value <= value + DELTA * t * slope

@@ -19,6 +19,7 @@ from .. import _descent
 from .curvature import MOST_BYTES, Curvature, mean_K
 from .objective import Doubles, Floats
 from .penalised import Penalised
+from .products import inner
 from .standard import Standard
 
 # Moments are of float32, as reading them is what a sweep costs, but for so few of them.
@@ -116,7 +117,7 @@ class Moments:
         standard = self.standard
         # The parameters of a step are linear in it, as there is nothing added.
         s, y = standard.parameters(step), standard.gradient(change)
-        product = float(np.vdot(s, y))
+        product = inner(s, y)
         if product > LEAST_PRODUCT * float(np.linalg.norm(s) * np.linalg.norm(y)):
             self._pairs = [*self._pairs[-MEMORY + 1 :], (s, y, self.times(s))]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .curvature import Preconditioner
 from .objective import Doubles
+from .products import add_combination, inner, inner_each
 
 # Pairs of a step and the gradient's change along it; SciPy and scikit-learn keep as many.
 MEMORY = 10
@@ -18,9 +18,6 @@ LEAST_PRODUCT = 1e-14
 # Length of the first step along a preconditioned gradient. A whole one may leap far over the
 # optimum of separable data; one that is too short is made longer in a few passes.
 FIRST_STEP = 0.03
-# Elements that are multiplied and added up in their own dtype before sums go on in float64: few
-# enough for float32, and for one factor to stay in the cache while those of the pairs pass it.
-PIECE = 1 << 15
 
 
 class InverseHessian:
@@ -61,7 +58,7 @@ class InverseHessian:
         for i in range(n):
             if first is not None:
                 self._Z[i] = first(self._Y[i].astype(np.float64))
-            self._YZ[:n, i] = _products(self._Y[:n], self._Z[i])
+            self._YZ[:n, i] = inner_each(self._Y[:n], self._Z[i])
 
     def add_penalty(self, l2: float, n_features: int) -> None:
         """Let the pairs be those of the objective with another penalty, l2 higher or lower.
@@ -71,7 +68,7 @@ class InverseHessian:
         n = len(self._order)
         self._Y[:n, :n_features] += self._Y.dtype.type(l2) * self._S[:n, :n_features]
         for i in range(n):
-            self._SY[:n, i] = _products(self._S[:n], self._Y[i])
+            self._SY[:n, i] = inner_each(self._S[:n], self._Y[i])
         if not (self._SY.diagonal()[:n] > 0).all():  # what is left is rounding
             self._order.clear()
 
@@ -108,16 +105,16 @@ class InverseHessian:
         # As the first one is linear, this is its product with y, at the cost of one application,
         # which `direction` needs next.
         z = y if self._first is None else -self._apply(gradient) + self._apply(new_gradient)
-        product, length = float(np.vdot(s, y)), float(np.vdot(y, z))
+        product, length = inner(s, y), inner(y, z)
         if not (length > 0 and product > LEAST_PRODUCT * length):
             return
         i = self._order.pop(0) if len(self._order) == self._memory else len(self._order)
         self._order.append(i)
         self._S[i], self._Y[i], self._Z[i] = s, y, z
         n = len(self._order)
-        self._SY[:n, i] = _products(self._S[:n], y)
+        self._SY[:n, i] = inner_each(self._S[:n], y)
         self._SY[i, i] = product
-        self._YZ[:n, i] = self._YZ[i, :n] = _products(self._Z[:n], y)
+        self._YZ[:n, i] = self._YZ[i, :n] = inner_each(self._Z[:n], y)
 
     def direction(self, gradient: Doubles) -> Doubles:
         """Return minus the inverse Hessian times the gradient."""
@@ -125,7 +122,7 @@ class InverseHessian:
         if n == 0:
             return -self._apply(gradient)
         order = np.array(self._order)
-        Sg, Zg = (_products(vectors[:n], gradient)[order] for vectors in (self._S, self._Z))
+        Sg, Zg = (inner_each(vectors[:n], gradient)[order] for vectors in (self._S, self._Z))
         SY, YZ = (products[np.ix_(order, order)] for products in (self._SY, self._YZ))
         scale = SY[-1, -1] / YZ[-1, -1]
         a, c = np.zeros(n), np.zeros(n)
@@ -137,23 +134,6 @@ class InverseHessian:
         factors = np.zeros((2, n))
         factors[:, order] = c, -scale * a
         result: Doubles = -scale * self._apply(gradient)
-        _add_up(factors[0], self._S[:n], result)
-        _add_up(factors[1], self._Z[:n], result)
+        add_combination(factors[0], self._S[:n], result)
+        add_combination(factors[1], self._Z[:n], result)
         return result
-
-
-def _products(vectors: NDArray[Any], x: NDArray[Any]) -> Doubles:
-    """Return the inner product of each of the vectors with x."""
-    vectors, x = vectors.reshape(len(vectors), -1), x.reshape(-1)
-    result = np.zeros(len(vectors))
-    for i in range(0, len(x), PIECE):
-        result += vectors[:, i : i + PIECE] @ x[i : i + PIECE].astype(vectors.dtype)
-    return result
-
-
-def _add_up(factors: Doubles, vectors: NDArray[Any], result: Doubles) -> None:
-    """Add the sum of the vectors times their factors to the result."""
-    vectors, result = vectors.reshape(len(vectors), -1), result.reshape(-1)
-    factors = factors.astype(vectors.dtype)
-    for i in range(0, len(result), PIECE):
-        result[i : i + PIECE] += factors @ vectors[:, i : i + PIECE]

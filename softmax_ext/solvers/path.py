@@ -160,9 +160,11 @@ def fit_path(
     -----
     With penalties of squares alone, a path is one long L-BFGS: when the penalty changes, the
     gradients' changes along earlier steps change by a multiple of the steps, and are kept; the
-    sample of rows is drawn once; the eigenvectors of its second moments give the first inverse
-    Hessian for every penalty, ``Q (L + l2)^-1 Q^T``; and the first step of each fit leads along the
-    line through the last two optima over the logarithm of C.
+    sample of rows is drawn once; the eigenvectors of its second moments, and what up to 32 classes
+    have between them along each, give the first inverse Hessian for every penalty; and the first
+    step of each fit leads along the line through the last two optima over the logarithm of C. A fit
+    has converged when its gradient is within `tol`, and what its next step promises, times all
+    passes made so far (counted up to 1000), is at most ``5 tol`` of the objective.
 
     See Also
     --------
@@ -193,7 +195,7 @@ def fit_path(
         raise ValueError(
             f"validation_data: {len(validation_data)} arrays came, X and y were wanted"
         )
-    found = _Found(model, scoring, validation_data)
+    found = _Found(model, scoring, validation_data, len(Cs))
     rows, target = rows_for(model, X, y, sample_weight)
     start = time.perf_counter()
     losses, theta = losses_and_start(
@@ -220,6 +222,23 @@ def fit_path(
     finally:
         found.use_best()
     return found.path(time.perf_counter() - start)
+
+
+def joined(first: PathResult, second: PathResult) -> PathResult:
+    """Return the path of all the values of C of two, which were judged alike.
+
+    The best is the better one of theirs, by what `scoring` says, which is a name.
+    """
+    Cs = np.concatenate([first.Cs, second.Cs])
+    order = np.argsort(Cs)
+    result = PathResult(first)
+    for name in ("Cs", "W", "b", "fun", "scores", "success", "status", "nit", "grad_norm"):
+        if first[name] is not None:
+            result[name] = np.concatenate([first[name], second[name]])[order]
+    result.update(nfev=first.nfev + second.nfev, seconds=first.seconds + second.seconds)
+    sign = -1.0 if first.scoring == "loss" else 1.0
+    result["best"] = int(np.argmax(sign * result.scores))
+    return result
 
 
 def _checked(Cs: ArrayLike) -> NDArray[np.float64]:
@@ -250,16 +269,25 @@ class _Found:
         Whose optima they are.
     scoring, validation
         As of `fit_path`; without validation data the last is best.
+    n : int
+        How many there will be at most.
     """
 
     def __init__(
-        self, model: SoftmaxModel, scoring: str | Scorer, validation: tuple[Any, Any] | None
+        self,
+        model: SoftmaxModel,
+        scoring: str | Scorer,
+        validation: tuple[Any, Any] | None,
+        n: int,
     ) -> None:
         self._model = model
         self._score, self._sign = _scorer(scoring)
         self._validation = validation
         self._name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
         self._results: list[FitResult] = []
+        # The weights of all, so that they need not be copied at the end.
+        self._W: NDArray[Any] | None = None
+        self._n = n
         self._best = -1
         #: Scores in a row that were no better than the best.
         self.in_vain = 0
@@ -267,6 +295,12 @@ class _Found:
     def add(self, result: FitResult) -> None:
         """Judge another, and write its score into it."""
         result["score"] = math.nan
+        if self._W is None:
+            self._W = np.empty((self._n, *result.W.shape), result.W.dtype)
+        W = self._W[len(self._results)]
+        W[...] = result.W
+        # b may be a view of the array that W was.
+        result.update(W=W, b=None if result.b is None else result.b.copy())
         self._results.append(result)
         if self._validation is None:
             self._best += 1
@@ -294,8 +328,10 @@ class _Found:
         def all_of(name: str) -> NDArray[Any]:
             return np.array([result[name] for result in self._results])
 
+        assert self._W is not None
         return PathResult(
-            Cs=all_of("C"), W=all_of("W"), b=None if self._model.b is None else all_of("b"),
+            Cs=all_of("C"), W=self._W[: len(self._results)],
+            b=None if self._model.b is None else all_of("b"),
             fun=all_of("fun"), scores=all_of("score"), best=self._best,
             success=all_of("success"), status=all_of("status"), nit=all_of("nit"),
             grad_norm=all_of("grad_norm"), nfev=int(all_of("nfev").sum()), seconds=seconds,

@@ -10,6 +10,7 @@ import numpy as np
 from .curvature import Curvature
 from .objective import Doubles, Objective, split
 from .penalties import SparsePenalty
+from .products import class_means, inner
 from .result import FitResult
 
 
@@ -56,7 +57,7 @@ class Penalised:
         with np.errstate(all="ignore"):
             free = slice(None) if self.sparse is None else slice(self.n_features, None)
             theta = theta.copy()
-            theta[free] -= theta[free].mean(axis=1, keepdims=True)
+            theta[free] -= class_means(theta[free])
             return theta.astype(dtype or self.dtype).astype(np.float64)
 
     def loss_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
@@ -64,7 +65,7 @@ class Penalised:
         value, gradient_of_sum, self.total_weight = self.losses.value_and_gradient(theta)
         self.nfev += 1
         # A row's gradient adds up to 0 over the classes: what does not is rounding.
-        gradient = gradient_of_sum - gradient_of_sum.mean(axis=1, keepdims=True, dtype=np.float64)
+        gradient = gradient_of_sum - class_means(gradient_of_sum)
         return value / self.total_weight, gradient / self.total_weight
 
     def value_and_gradient(self, theta: Doubles) -> tuple[float, Doubles]:
@@ -77,7 +78,7 @@ class Penalised:
     def penalty(self, theta: Doubles) -> float:
         """Return the penalties of the mean."""
         W = theta[: self.n_features]
-        value = self.l2 / 2 * float(np.vdot(W, W)) if self.l2 else 0.0
+        value = self.l2 / 2 * inner(W, W) if self.l2 else 0.0
         if self.sparse is not None:
             value += self.sparse.value(W)
         return value / self.total_weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,14 +157,3 @@ class Sum:
 
     def evaluation(self) -> Evaluation:
         return Evaluation(self.value, self.gradient, self.total_weight)
-
-
-def evaluated(piece: ArrayObjective, thetas: Sequence[Doubles]) -> list[Evaluation]:
-    """Return a piece's value and gradient at several points, each gradient an array of its own."""
-    results = []
-    for theta in thetas:
-        result = piece.value_and_gradient(theta)
-        results.append(
-            result if len(thetas) == 1 else result._replace(gradient=result.gradient.copy())
-        )
-    return results

@@ -18,6 +18,7 @@ from .columns import ColumnModel
 from .moments import Moments
 from .objective import Doubles
 from .penalised import Penalised
+from .products import inner
 from .result import CERTIFIED, CONVERGED, MAX_ITER, MESSAGES, ROUNDED, STOPPED, FitResult
 from .support import SupportNewton
 
@@ -184,7 +185,7 @@ class _Fit:
             proposal = objective.representable(self._model.propose(self._theta, self._gradient))
             step = proposal - self._theta
             assert objective.sparse is not None
-            promised = float(np.vdot(self._loss_gradient, step)) + (
+            promised = inner(self._loss_gradient, step) + (
                 objective.penalty(proposal) - objective.penalty(self._theta)
             )
             if objective.is_narrow and -promised <= NARROW_GAIN * abs(self._value):
@@ -202,7 +203,7 @@ class _Fit:
             return False
         objective = self._objective
         subgradient = objective.subgradient(self._theta, self._gradient)
-        promised = float(np.vdot(subgradient, direction))
+        promised = inner(subgradient, direction)
         return promised < 0 and self._search(
             direction, promised, MOST_NEWTON_TRIALS, crossing=False
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .objective import Doubles
+from .products import combination
 
 
 class Standard:
@@ -32,7 +33,7 @@ class Standard:
         result: Doubles = theta.copy()
         result[:D] *= self.scale[:, None]
         if self._has_intercept:
-            result[D] += self._mean @ theta[:D]
+            result[D] += combination(self._mean, theta[:D])
         return result
 
     def back(self, theta: Doubles) -> Doubles:
@@ -41,7 +42,7 @@ class Standard:
         result: Doubles = theta.copy()
         result[:D] /= self.scale[:, None]
         if self._has_intercept:
-            result[D] -= self._mean @ result[:D]
+            result[D] -= combination(self._mean, result[:D])
         return result
 
     def gradient(self, gradient: Doubles) -> Doubles:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .objective import Doubles, Evaluation, Floats, Objective, Sample
+from .products import combination
 from .result import FitResult
 
 
@@ -47,7 +48,7 @@ class Standardised:
         with np.errstate(all="ignore"):  # what is infinite, the solver refuses
             raw[:D] /= self._scale[:, None]
             if self.has_intercept:
-                raw[D] -= self._mean @ raw[:D]
+                raw[D] -= combination(self._mean, raw[:D])
         return raw
 
     def from_raw(self, raw: Doubles) -> Doubles:
@@ -55,7 +56,7 @@ class Standardised:
         theta: Doubles = raw.copy()
         D = len(self._scale)
         if self.has_intercept:
-            theta[D] += self._mean @ raw[:D]
+            theta[D] += combination(self._mean, raw[:D])
         theta[:D] *= self._scale[:, None]
         return theta
 
@@ -66,7 +67,7 @@ class Standardised:
         result["W"] = W
         if self.has_intercept:
             # By W as it was rounded: beside a large mean that makes a difference.
-            result["b"] = (result.b - self._mean @ W.astype(np.float64)).astype(dtype)
+            result["b"] = (result.b - combination(self._mean, W.astype(np.float64))).astype(dtype)
 
     def _gradient(self, raw: Floats) -> Doubles:
         """Return the gradient by these parameters, given that by those of the features."""

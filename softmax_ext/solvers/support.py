@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import inverse_factor
 from .moments import Moments
 from .objective import Doubles, Floats
 from .penalised import Penalised
+from .products import inner
 
 # Bytes that a matrix of the whole support may have: with its factor, and what the factor is made
 # with, they are three times as many.
@@ -69,18 +69,18 @@ class SupportNewton:
             return None
         x, r = np.zeros_like(right), right
         z = np.where(mask, apply(r), 0)
-        p, rz = z, float(np.vdot(r, z))
+        p, rz = z, inner(r, z)
         least = FORCING**2 * rz
         for _ in range(MOST_PRODUCTS):
             q = np.where(mask, self._product(theta, p), 0)
-            curvature = float(np.vdot(p, q))
-            if not curvature > LEAST_CURVATURE * abs(float(np.vdot(p, r))):
+            curvature = inner(p, q)
+            if not curvature > LEAST_CURVATURE * abs(inner(p, r)):
                 break
             a = rz / curvature
             x = x + a * p
             r = r - a * q
             z = np.where(mask, apply(r), 0)
-            previous, rz = rz, float(np.vdot(r, z))
+            previous, rz = rz, inner(r, z)
             if not rz > least:
                 break
             p = z + rz / previous * p
@@ -151,14 +151,14 @@ class SupportNewton:
         places = np.concatenate(features), np.repeat(np.arange(len(features)), np.diff(ends))
         unseen = np.append(curvature.sample.unseen, np.zeros(len(theta) - curvature.D, bool))
         ridge = self._ridges(theta)[places] + unseen[places[0]] * (H.diagonal() == 0)
-        factor = inverse_factor(H, ridge)
-        if factor is None:
+        inverse = curvature.inverse(H, ridge)
+        if inverse is None:
             return self._by_class(theta, mask)
 
         def apply(r: Doubles) -> Doubles:
             # What has come into the support since is left to the gradient's own scale.
             result = self._diagonal(r)
-            result[places] = curvature.solve(factor, r[places][:, None])[:, 0]
+            result[places] = inverse(r[places][:, None])[:, 0]
             return result
 
         self._scales = self._diagonal_of(theta)
@@ -178,14 +178,14 @@ class SupportNewton:
             for r, weight in enumerate(weights):
                 M = model.moments[r if len(model.moments) > 1 else 0]
                 H += np.float32(weight) * M[np.ix_(places, places)]
-            factor = inverse_factor(H, ridge[places, c])
-            if factor is not None:
-                parts.append((c, places, factor))
+            inverse = model.curvature.inverse(H, ridge[places, c])
+            if inverse is not None:
+                parts.append((c, places, inverse))
 
         def apply(r: Doubles) -> Doubles:
             result = self._diagonal(r)
-            for c, places, factor in parts:
-                result[places, c] = model.curvature.solve(factor, r[places, c][:, None])[:, 0]
+            for c, places, inverse in parts:
+                result[places, c] = inverse(r[places, c][:, None])[:, 0]
             return result
 
         return apply

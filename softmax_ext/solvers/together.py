@@ -1,8 +1,9 @@
 """Several fits to the same data that share its readings.
 
 Each fit runs in a thread of its own, on an objective that hands its points over and waits. When all
-that have not ended wait, one reading evaluates their points together. So the readings are as many
-as the longest fit has evaluations, and each fit does what it would do alone, to the bit.
+that have not ended wait, one reading evaluates their points together, side by side in one product.
+So the readings are as many as the longest fit has evaluations, and each fit does what it would do
+alone, but for the rounding of sums over many rows, which are cut otherwise for wider products.
 """
 
 from __future__ import annotations

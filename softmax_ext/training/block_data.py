@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ class BlockData:
         wanted = order[skipped:].tolist() if self._blocks.can_seek else None
         with contextlib.closing(self._blocks.pieces(self._prepare, order=wanted)) as pieces:
             for k, n, piece in pieces:
+                piece.naming = partial(self._blocks.naming, k)
                 if wanted is None and k < skipped:
                     continue
                 rows = np.arange(n)
@@ -93,8 +95,9 @@ class BlockData:
         loss = weight = 0.0
         n_correct = n_counted = 0
         with contextlib.closing(self._blocks.pieces(self._prepare)) as pieces:
-            for _, _, piece in pieces:
-                result = piece.problem.value_and_gradient(model.W, model.b, reduction="sum")
+            for k, _, piece in pieces:
+                piece.naming = partial(self._blocks.naming, k)
+                result = piece.problem.evaluate(model.W, model.b, reduction="sum")
                 piece.check_loss(float(result.loss))
                 loss += float(result.loss)
                 weight += result.total_weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,12 +55,20 @@ class TrainingData:
         # As they were given.
         self._described = self.target, sample_weight
         self._is_checked = False
+        #: Of a piece of several: calls a function of it, and names it in errors.
+        self.naming: Callable[[Callable[[TrainingData], None], TrainingData], None] | None = None
 
     def check_loss(self, loss: float) -> None:
         """Refuse data that is not finite, where a loss that is not makes one look."""
         if not math.isfinite(loss) and not self._is_checked:
-            check_finite(self.X, self.target)
+            if self.naming is None:
+                self._check_finite()
+            else:
+                self.naming(TrainingData._check_finite, self)
             self._is_checked = True
+
+    def _check_finite(self) -> None:
+        check_finite(self.X, self.target)
 
     def minibatches(self, run: Run, batch_size: int, shuffle: bool) -> Minibatches:
         """Yield what is left of the running epoch: whose rows, and which."""
@@ -70,7 +78,7 @@ class TrainingData:
 
     def score(self, model: SoftmaxModel) -> tuple[float, float]:
         """Return the mean loss and the accuracy of a model."""
-        loss, n_correct = self.problem.evaluate(model.W, model.b)
+        loss, n_correct, _ = self.problem.evaluate(model.W, model.b)
         self.check_loss(loss)
         n_counted = self.n_counted()
         return loss, n_correct / n_counted if n_counted else math.nan

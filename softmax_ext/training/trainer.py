@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arguments import integer_between
-from ..errors import ModelFormatError
 from ..model import SoftmaxModel, is_blocks, kernels_or_default
-from . import checkpoint as checkpoint_file
 from .data import TrainingData, check_validation_data, training_data
 from .history import History, HistoryRow
 from .loop import Loop
+from .resumption import resumed
 from .run import Run
-from .settings import Settings, check_learning_rate
+from .settings import Settings
 from .sgd import SGD, parameters_of
 
 if TYPE_CHECKING:
@@ -237,39 +234,10 @@ class Trainer(Settings):
         >>> history.epoch
         array([1, 2, 3, 4, 5])
         """
-        entries = checkpoint_file.read(path)
-        model = SoftmaxModel._from_arrays(entries, path, kernels)
-        try:
-            settings = checkpoint_file.settings_in(entries)
-            had_schedule = math.isnan(settings["learning_rate"])
-            if had_schedule:
-                settings["learning_rate"] = 0.0
-            trainer = cls(**settings, callbacks=callbacks, kernels=kernels)
-            run = trainer._new_run(model)
-            checkpoint_file.restore(run, entries)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ModelFormatError(f"{os.fspath(path)}: {error}") from error
-        if learning_rate is not None:
-            trainer.learning_rate = check_learning_rate(learning_rate)
-        elif had_schedule:
-            raise ValueError(
-                f"learning_rate: the run in {os.fspath(path)} had a schedule, which is not in the "
-                "file; hand it over again"
-            )
-        if epochs is not None:
-            trainer.epochs = integer_between("epochs", epochs, 0)
-            begun = run.epoch + (run.batch > 0)
-            if begun > trainer.epochs:
-                raise ValueError(
-                    f"epochs: {epochs} came, at least {begun} was wanted: {os.fspath(path)} is of "
-                    f"epoch {begun}"
-                )
-        trainer.checkpoint = os.fspath(path if checkpoint is None else checkpoint)
-        if checkpoint is None:
-            run.saved = (run.epoch, run.batch)
-        trainer._run = run
-        trainer._resumed = True
-        return trainer
+        return resumed(
+            cls, path, epochs=epochs, learning_rate=learning_rate, callbacks=callbacks,
+            checkpoint=checkpoint, kernels=kernels,
+        )  # fmt: skip
 
     def _begin(self, model: SoftmaxModel, data: TrainingData | BlockData) -> Run:
         """Start a run, or take up the one of the checkpoint."""
@@ -302,6 +270,10 @@ class Trainer(Settings):
             if new is not None and old is not None:
                 new[...] = old
         run.model, run.sgd = model, sgd
+        self._take_up(run)
+
+    def _take_up(self, run: Run) -> None:
+        """Let the next `fit` go on from a run."""
         self._run, self._resumed = run, True
 
     def _report_divergence(self, row: HistoryRow, advice: str) -> None:
