@@ -138,14 +138,19 @@ cdef class CrossEntropy(RowsJob):
         factors[real](self.t, self.denominator, kept, rows, scale)
         lanes = round_up(kept, self.k.lanes)
         if kept:
+            if mode == SMX_PROB:  # the logits are gone after it
+                if small:
+                    self.k.argmax_cols(kept, c, block, ldl, mx, rows.arg)
+                else:
+                    self.k.argmax_rows(kept, c, block, ldl, mx, rows.arg)
+                deviations[real](self.t, kept, rows, block, sr, sc, mx)
             if small:
-                self.k.argmax_cols(kept, c, block, ldl, mx, rows.arg)
-                deviations[real](self.t, kept, rows, block, sr, sc, mx)
-                self.k.softmax_cols(mode, lanes, c, block, ldl, mx, scale, block, ldl, NULL, ls)
+                self.k.softmax_cols(mode, lanes, c, block, ldl, mx if mode == SMX_PROB else NULL,
+                                    scale, block, ldl, mx, ls)
             else:
-                self.k.argmax_rows(kept, c, block, ldl, mx, rows.arg)
+                self.k.softmax_rows(mode, kept, c, block, ldl, scale, block, ldl, mx, ls)
+            if mode == SMX_STATS:
                 deviations[real](self.t, kept, rows, block, sr, sc, mx)
-                self.k.softmax_rows(mode, kept, c, block, ldl, scale, block, ldl, NULL, ls)
             total = finish_losses[real](kept, rows, ls)
         if mode == SMX_PROB:
             subtract_targets[real](self.t, self.denominator, kept, rows, block, sr, sc)

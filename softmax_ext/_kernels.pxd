@@ -52,6 +52,9 @@ cdef extern from "smx.h":
         void softmax_rows(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                           const void *scale, void *out, smx_idx ldo,
                           void *mx, void *logsum) noexcept nogil
+        void softmax_wide(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                          const void *scale, void *out, smx_idx ldo,
+                          void *mx, void *logsum) noexcept nogil
         void argmax_cols(smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                          void *mx, int32_t *arg) noexcept nogil
         void argmax_rows(smx_idx n, smx_idx c, const void *x, smx_idx ldx,

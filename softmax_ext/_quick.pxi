@@ -1,5 +1,7 @@
 # The public kernels on small plain arguments, at the least cost.
 
+cdef cnp.ndarray DOUBLE = np.zeros(())
+
 cdef int FLOATING = -1  # float32 or float64
 cdef int INTEGER = -2
 
@@ -173,7 +175,7 @@ cdef class Quick:
         if isinstance(given_x, float) and isinstance(given_y, float):
             fx, fy = given_x, given_y
             self.f64.divergence_each(what, 1, &fx, &fy, &result)
-            return np.float64(result)
+            return cnp.PyArray_ToScalar(&result, DOUBLE)  # half the time of np.float64(result)
         if not small_floating(given_x):
             return None
         x = <cnp.ndarray>given_x

@@ -85,7 +85,7 @@ cdef class Target:
         Returns (total, n_bad): the rows' weights added up, and the position of the first label
         that is neither in [0, C) nor ignored, or -1.
         """
-        cdef idx n, i, r, bad = -1, ignored = 0
+        cdef idx n, i, r, step, bad = -1, ignored = 0
         cdef int64_t y
         cdef double total = 0
         cdef const int64_t *pick = NULL
@@ -96,9 +96,10 @@ cdef class Target:
         with nogil:
             if not self.hard and self.sample == NULL:
                 total = n
-            elif self.plain and self.nb == 1:
+            elif self.plain and (self.na == 1 or self.nb == 1):
+                step = self.sa if self.nb == 1 else self.sb
                 for i in range(n):
-                    y = self.label(i if pick == NULL else pick[i], 0)
+                    y = load_int(self.data + (i if pick == NULL else pick[i]) * step, self.code)
                     if self.ignored(y):
                         ignored += 1
                     elif y < 0 or y >= self.c:

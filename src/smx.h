@@ -137,6 +137,11 @@ typedef struct {
     void (*softmax_rows)(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
                          const void *scale, void *out, smx_idx ldo, void *mx, void *logsum);
 
+    /* softmax_rows, to the bit, with the rows side by side: element (r, c) at x[c*ldx + r]. Any mode
+       but STATS. */
+    void (*softmax_wide)(int mode, smx_idx n, smx_idx c, const void *x, smx_idx ldx,
+                         const void *scale, void *out, smx_idx ldo, void *mx, void *logsum);
+
     /* Class-major: mx[r] = the largest of the row, arg[r] = the first class that has it; a NaN
        counts as largest, as in numpy.argmax. n is rounded up to lanes. */
     void (*argmax_cols)(smx_idx n, smx_idx c, const void *x, smx_idx ldx, void *mx, int32_t *arg);

@@ -12,6 +12,7 @@
    of 71 with two tiles of five). */
 #define SMX_OUTER_ROWS 4
 #define SMX_OUTER_WIDE 3
+#define SMX_ALONE_WIDE 8 /* where one tile does all rows: as many vectors as fit */
 /* The first tile over a strip keeps it for the others: 100 classes, 91 in place of 69 GFLOP/s on
    Zen 3, 104 in place of 76 on Zen 4. */
 #define SMX_KEEP_FROM 2

@@ -10,6 +10,10 @@
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
 #define SMX_OUTER_ROWS 6
 #define SMX_OUTER_WIDE 5
+/* Vectors where one tile does all rows: more ask for more lines ahead at a step, and wait. 60000 x 784
+   from memory, Zen 5, 2, 3 and 5 classes: 7.4, 7.5 and 7.3 ms with 2, 7.9, 8.2 and 8.0 with 8. Not
+   measured on Zen 4 and Intel. */
+#define SMX_ALONE_WIDE 2
 /* From so many tiles on, the first over a strip keeps it for the others: rows of 768 numbers meet in
    few cache sets, and 1000 classes take 50 in place of 66 ms (Zen 5), 100 of 784 11 in place of 12.
    For 16 and 32 classes, 3 and 6 tiles, the copy costs 10 and 6 %. */
@@ -18,9 +22,7 @@
    which costs up to 10 %. */
 #define SMX_CHUNK 256
 #define SMX_OUTER_SHAPES(T)                                                                      \
-    T(1, 1) T(1, 2) T(1, 3) T(1, 4) T(1, 5) T(1, 6) T(1, 7) T(1, 8)                              \
-    T(2, 1) T(2, 2) T(2, 3) T(2, 4) T(2, 5) T(2, 6) T(2, 7) T(2, 8)                              \
-    T(3, 1) T(3, 2) T(3, 3) T(3, 4) T(3, 5) T(3, 6)                                              \
+    T(1, 1) T(1, 2) T(2, 1) T(2, 2) T(3, 1) T(3, 2) T(3, 3) T(3, 4) T(3, 5)                      \
     T(4, 1) T(4, 2) T(4, 3) T(4, 4) T(4, 5)                                                      \
     T(5, 1) T(5, 2) T(5, 3) T(5, 4) T(6, 1) T(6, 2) T(6, 3) T(6, 4)
 /* Softmax of more classes goes row by row: where the two ways cost the same (bench/). */

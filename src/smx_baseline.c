@@ -15,6 +15,7 @@
 /* Tiles of outer: rows x vectors. */
 #define SMX_OUTER_ROWS 2
 #define SMX_OUTER_WIDE 4
+#define SMX_ALONE_WIDE 8 /* where one tile does all rows: as many vectors as fit */
 /* The first tile over a strip keeps it for the others: 1000 classes, 650 in place of 845 ms. */
 #define SMX_KEEP_FROM 2
 /* Steps of a sum that starts from zero: a strip of 4 vectors takes 16 KiB of L1. */

@@ -9,6 +9,7 @@
 /* Tiles of outer: rows x vectors whose sums, operands and one factor fit 32 registers. */
 #define SMX_OUTER_ROWS 6
 #define SMX_OUTER_WIDE 5
+#define SMX_ALONE_WIDE 8 /* where one tile does all rows: as many vectors as fit */
 /* The first tile over a strip keeps it for the others: not measured, as the baseline. */
 #define SMX_KEEP_FROM 2
 /* Steps of a sum that starts from zero: a strip of 5 vectors takes 20 KiB of L1. */

@@ -400,9 +400,9 @@ def test_linear_cross_entropy_with_grad_out(kernels, case, form):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
     "shape",
-    # Small ones, many classes, and rows (also of a power of two) apart by more than a page.
+    # Small ones, many classes, and classes (also of a power of two) apart by more than a page.
     [(1, 1), (1, 9), (10, 1), (8, 10), (10, 409), (96, 42), (97, 42), (300, 17), (1000, 64),
-     (64, 4096), (21, 1024), (20000, 21)],
+     (64, 4096), (21, 1024), (300, 513), (7400, 41), (20000, 21)],
     ids=str,
 )  # fmt: skip
 def test_columns_are_rows_to_the_bit(kernels, rng, dtype, shape):
@@ -416,8 +416,19 @@ def test_columns_are_rows_to_the_bit(kernels, rng, dtype, shape):
         out = np.empty_like(columns)
         assert f(columns, 0, out=out) is out
         assert_same_bits(out, expected)
+        out[...] = columns
+        assert_same_bits(f(out, 0, out=out), expected)
     for axis in (0, -2):
         assert_same_bits(kernels.logsumexp(columns, axis), kernels.logsumexp(rows, 1))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_many_columns_in_few_cache_sets_are_rows_to_the_bit(kernels, rng, dtype):
+    columns = np.empty((7400, 512), dtype)[:, :20]
+    columns[...] = rng.normal(0, 3, columns.shape)
+    rows = np.ascontiguousarray(columns.T)
+    assert_same_bits(kernels.softmax(columns, 0).T, kernels.softmax(rows, 1))
+    assert_same_bits(kernels.logsumexp(columns, 0), kernels.logsumexp(rows, 1))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

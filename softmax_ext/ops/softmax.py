@@ -181,8 +181,4 @@ class SoftmaxFamily(Handle):
     ) -> None:
         shape, strides = walk
         job = _kernels.Softmax(self.isa, mode, shape, x, strides[0], out, strides[-1], lse)
-        step = max(1, SLICE_LOGITS // shape[2])
-        if strides[0][1] == x.itemsize:  # rows side by side: as many as the driver takes at once
-            line = 128 // x.itemsize
-            step = -(-step // line) * line
-        job.run(step, threads.get_num_threads())
+        job.run(max(1, SLICE_LOGITS // shape[2]), threads.get_num_threads())
