@@ -125,7 +125,9 @@ class SupportNewton:
         if objective.sparse.is_grouped:
             sizes = objective.sparse.sizes(theta[:D])
             ridge[:D] += objective.sparse.strength / total / np.where(sizes > 0, sizes, np.inf)
-        ridge[:D] /= standard.scale[:, None] ** 2
+        # One after the other: the square of a scale may be infinite.
+        for _ in range(2):
+            ridge[:D] /= standard.scale[:, None]
         return ridge
 
     def _whole(self, theta: Doubles, mask: NDArray[np.bool_]) -> Solver | None:
