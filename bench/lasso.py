@@ -9,8 +9,8 @@ Every contender fits a problem again and again, from nothing, with ever smaller 
 more iterations, until it is within a millionth of the optimum or takes longer than `--most`
 seconds. A gap is how far the objective, computed anew in float64, is above the lower bound of our
 certified fit, relatively. Of a path the penalties fall from the least with which all weights are 0
-to a hundredth of it, and its gap is the largest. Of two classes, fits have one column of weights and
-no intercept, as celer and skglm have none. Written to --out as Markdown, JSON and a picture.
+to a hundredth of it, and its gap is the largest. Of two classes, fits have one column of weights
+and no intercept, as celer and skglm have none. Written to --out as Markdown, JSON and a picture.
 """
 
 from __future__ import annotations
@@ -210,9 +210,7 @@ def objectives(job: Job, found: Solution) -> Any:
     return np.array(values + [math.inf] * (len(job.l1) - len(values)))
 
 
-def curve(
-    contender: Contender, job: Job, best: Any, most: float
-) -> Iterator[tuple[float, float]]:
+def curve(contender: Contender, job: Job, best: Any, most: float) -> Iterator[tuple[float, float]]:
     """Yield seconds and gap of ever better fits."""
     for effort in contender.efforts:
         start = perf_counter()
@@ -285,7 +283,7 @@ def draw(records: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (name, of_job) in zip(panels, records.items(), strict=False):
-        for i, (title, points) in enumerate(CONTENDERS.items()):
+        for i, title in enumerate(CONTENDERS):
             if title in of_job:
                 t, gap = zip(*of_job[title], strict=True)
                 axes.loglog(t, gap, "Dvs^oP"[i] + "-", color=f"C{i}", markersize=4, label=title)

@@ -239,7 +239,7 @@ def test_a_preconditioner_that_stalls_is_dropped():
 
 @pytest.mark.parametrize("name", awkward.kinds())
 def test_absolute_values(name):
-    """A fit with an L1 penalty is as near as it says, or says that it is not; and so is its bound."""
+    """With an L1 penalty a fit is as near as it says, and so is its bound, or it says so."""
     p = KINDS[name]()
     c, dtype = int(p.y.max()) + 1, np.float64 if p.X.dtype == np.float64 else np.float32
     l1 = 1 / min(p.C, 1e6)

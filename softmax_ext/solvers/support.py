@@ -18,9 +18,9 @@ from .moments import Moments
 from .objective import Doubles, Floats
 from .penalised import Penalised
 
-# Bytes that a matrix of the whole support may have: with its factor, and what the factor is made
-# with, they are three times as many.
-MOST_BYTES = 16 << 20
+# Bytes that a matrix of the whole support may have: making its factor takes seven times as many, in
+# float64.
+MOST_BYTES = 6 << 20
 # A preconditioner is made anew when so large a share of the support is not in it, or so many times
 # the products it was made for.
 CHANGED = 0.05
