@@ -285,7 +285,7 @@ def draw(records: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
     rows, columns = (n + 2) // 3, min(n, 3)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (name, of_job) in zip(panels, records.items(), strict=False):
+    for (name, of_job), axes in zip(records.items(), panels, strict=False):
         for i, title in enumerate(CONTENDERS):
             if title in of_job:
                 # Each point is better than those before it.
