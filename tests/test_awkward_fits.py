@@ -235,3 +235,26 @@ def test_a_preconditioner_that_stalls_is_dropped():
     W, b = np.zeros((100, 5)), np.zeros(5)
     plain = minimize(X, y, W, b, precondition=False, max_iter=100)
     assert minimize(X, y, W, b, max_iter=120).fun <= plain.fun * (1 + 1e-2)
+
+
+@pytest.mark.parametrize("name", awkward.kinds())
+def test_absolute_values(name):
+    """With an L1 penalty a fit is as near as it says, and so is its bound, or it says so."""
+    p = KINDS[name]()
+    c, dtype = int(p.y.max()) + 1, np.float64 if p.X.dtype == np.float64 else np.float32
+    l1 = 1 / min(p.C, 1e6)
+    W, b = np.zeros((p.X.shape[1], c), dtype), np.zeros(c, dtype)
+    options = {"l1": l1, "sample_weight": p.weight, "max_iter": 60}
+    result = minimize(p.X, p.y, W, b, **options)
+    closer = minimize(p.X, p.y, result.W, result.b, tol=1e-9, **options)
+    values = [
+        awkward.objective(p.X, p.y, p.weight, np.inf, r.W, r.b)
+        + l1 * np.abs(r.W).sum(dtype=np.float64)
+        for r in (result, closer)
+    ]
+    rounding = 1e-9 * abs(values[0]) + 1e-12
+    assert abs(result.fun - values[0]) <= rounding
+    assert result.fun - result.gap <= min(values) + rounding
+    assert result.success == (result.gap <= 1e-4 * result.fun)
+    if result.success:
+        assert values[0] <= min(values) * (1 + 1e-4) + rounding

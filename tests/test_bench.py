@@ -609,6 +609,25 @@ def test_paths_are_measured_and_checked(job):
     assert all(abs(float(gap)) < 1e-4 for gap in gaps)
 
 
+def test_fits_with_zeros_are_compared(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    done = run(BENCH / "lasso.py", "--smoke", "--threads", 1, "--most", 1, "--out", tmp_path,
+               "--only", "text", "news", "genes")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "lasso.json").read_text(encoding="utf-8"))
+    assert set(measured) == {"text", "news", "genes"}
+    for of_job in measured.values():
+        # Above the bound, all of them, and those that come near are there: they minimise the same.
+        gaps = {title: [gap for _, gap in points] for title, points in of_job.items()}
+        assert all(gap > 1e-12 for of_one in gaps.values() for gap in of_one)
+        assert 0 < min(gaps["ours"]) <= 1e-6
+        assert min(gaps["scikit-learn, saga"]) <= 1e-2
+    assert min(gap for _, gap in measured["news"]["scikit-learn, liblinear"]) <= 1e-6
+    assert "| news | ours |" in (tmp_path / "lasso.md").read_text(encoding="utf-8")
+    assert (tmp_path / "lasso.png").read_bytes().startswith(PNG)
+
+
 def test_an_unknown_problem_is_refused(tmp_path):
     done = run(BENCH / "fit.py", "--only", "no-such", "--out", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

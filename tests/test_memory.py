@@ -269,3 +269,26 @@ def test_workspace_kept_does_not_grow_with_calls():
     finally:
         tracemalloc.stop()
     assert after - before < 2048
+
+
+FIT = """
+import json, tracemalloc
+import numpy as np
+from softmax_ext.solvers import minimize
+
+rng = np.random.default_rng(0)
+n, d, c = 9000, 784, 10
+y = rng.integers(0, c, n)
+X = rng.normal(size=(n, d)).astype("float32") + rng.normal(size=(c, d)).astype("float32")[y] / 4
+tracemalloc.start()
+result = minimize(X, y, np.zeros((d, c), "float32"), np.zeros(c, "float32"), l1=5.0, tol=1e-6)
+print(json.dumps([result.success, tracemalloc.get_traced_memory()[1]]))
+"""
+
+
+def test_a_fit_with_an_l1_penalty_takes_no_more_than_64_mib_beside_the_data():
+    done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    success, peak = json.loads(done.stdout)
+    assert success
+    assert peak <= 64 * MIB

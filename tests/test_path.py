@@ -142,6 +142,7 @@ def test_absolute_values():
     assert path.success.all()
     zeros = (path.W == 0).sum(axis=(1, 2))
     assert zeros[0] > zeros[1] > zeros[2]
+    assert np.array_equal(path.n_nonzero, D * C - zeros)
     right = minimize(X, y, np.zeros((D, C)), np.zeros(C), l1=50.0, l2=50.0, tol=1e-7, max_iter=5000)
     assert path.fun[1] / right.fun - 1 < 1e-4
 

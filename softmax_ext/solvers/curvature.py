@@ -162,9 +162,14 @@ class Curvature:
         sample = self.sample
         for part, x in sample.rows(chosen):
             a = np.empty((len(x), width), self.dtype)
-            a[:, : self.D] = (x - sample.mean) / self.scale
+            centred = x - sample.mean
+            centred /= self.scale
+            a[:, : self.D] = centred
             a[:, self.D :] = 1
+            # Nothing is kept while the next rows are gathered.
+            del x, centred
             yield part, a
+            del a
 
     # Preconditioners ----------------------------------------------------------------------------
 
@@ -308,10 +313,8 @@ class Curvature:
         roots = np.sqrt(weights).astype(dtype)
         matrices = np.zeros((weights.shape[1], width, width), dtype)
         for part, a in self.standardised(chosen):
-            a = a.astype(dtype, copy=False)
-            for M, root in zip(matrices, roots.T, strict=True):
-                weighted = a * root[part, None]
-                M += weighted.T @ weighted
+            _add_moments(matrices, a.astype(dtype, copy=False), roots[part])
+            del a
         return matrices
 
     def ridge(self, weight: float) -> Doubles:
@@ -332,6 +335,13 @@ def mean_K(p: Doubles, factors: Doubles) -> Doubles:
     weighted = factors[:, None] * p
     K: Doubles = np.diag(weighted.sum(axis=0)) - weighted.T @ p
     return K
+
+
+def _add_moments(matrices: Floats, a: Floats, roots: Floats) -> None:
+    """Add those of some rows, times the squares of a column of roots each."""
+    for M, root in zip(matrices, roots.T, strict=True):
+        weighted = a * root[:, None]
+        M += weighted.T @ weighted
 
 
 def inverse_factor(M: Floats, ridge: Doubles) -> Floats | None:

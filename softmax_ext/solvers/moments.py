@@ -83,6 +83,8 @@ class Moments:
             self.factors = np.maximum(values[1:], LEAST_WEIGHT * values[-1]) / max(
                 values[1:].mean(), np.finfo(float).tiny
             )
+        # The old ones go before the new ones are made.
+        self.moments = np.zeros((1, width, 0), self._dtype)
         if curvature.has_moments:
             self.moments = curvature.moments(chosen, weights, self._dtype)
             unseen = np.append(curvature.sample.unseen, np.zeros(width - curvature.D, bool))
@@ -91,7 +93,6 @@ class Moments:
             diagonals = self.moments.diagonal(axis1=1, axis2=2).astype(np.float64)
         else:
             # The features are taken for independent.
-            self.moments = np.zeros((1, width, 0), self._dtype)
             diagonals = np.full((1, width), weights.sum())
         scaled = self.factors[:, None] * diagonals
         self._blocks = np.einsum("cr,rj,er->jce", self.axes, scaled, self.axes)

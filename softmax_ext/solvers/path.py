@@ -48,6 +48,8 @@ class PathResult(FitResult):
         Whether each fit is within `tol`, as of `FitResult`.
     status, nit : ndarray of int, shape (K,)
         Why each fit ended, as of `FitResult`, and its iterations.
+    n_nonzero : ndarray of int, shape (K,)
+        Weights that are not 0 in each fit.
     grad_norm : ndarray, shape (K,)
         Largest absolute entry of each gradient, as of `FitResult`.
     nfev : int
@@ -146,8 +148,8 @@ def fit_path(
     Returns
     -------
     PathResult
-        ``Cs, W, b, fun, scores, best, success, status, nit, grad_norm, nfev, seconds``, and
-        ``plot()``.
+        ``Cs, W, b, fun, scores, best, success, status, nit, n_nonzero, grad_norm, nfev, seconds``,
+        and ``plot()``.
 
     Raises
     ------
@@ -334,6 +336,7 @@ class _Found:
             b=None if self._model.b is None else all_of("b"),
             fun=all_of("fun"), scores=all_of("score"), best=self._best,
             success=all_of("success"), status=all_of("status"), nit=all_of("nit"),
+            n_nonzero=np.array([np.count_nonzero(result.W) for result in self._results]),
             grad_norm=all_of("grad_norm"), nfev=int(all_of("nfev").sum()), seconds=seconds,
             scoring="objective" if self._validation is None else self._name,
         )  # fmt: skip

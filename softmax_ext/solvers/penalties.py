@@ -56,7 +56,7 @@ class SparsePenalty:
         It is 0 for a part that is 0 and that the gradient cannot move.
         """
         sizes = self.sizes(gradient)
-        left = np.maximum(1 - strength / np.where(sizes > 0, sizes, np.inf), 0) * gradient
+        left = np.maximum(sizes - strength, 0) / np.where(sizes > 0, sizes, 1) * gradient
         return np.where(self.sizes(W) > 0, gradient + strength * self.directions(W), left)
 
     def curvature(self, W: Doubles, V: Doubles) -> Doubles:

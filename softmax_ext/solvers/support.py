@@ -18,9 +18,9 @@ from .objective import Doubles, Floats
 from .penalised import Penalised
 from .products import inner
 
-# Bytes that a matrix of the whole support may have: with its factor, and what the factor is made
-# with, they are three times as many.
-MOST_BYTES = 16 << 20
+# Bytes that a matrix of the whole support may have: making its factor takes seven times as many, in
+# float64.
+MOST_BYTES = 6 << 20
 # A preconditioner is made anew when so large a share of the support is not in it, or so many times
 # the products it was made for.
 CHANGED = 0.05
@@ -125,7 +125,9 @@ class SupportNewton:
         if objective.sparse.is_grouped:
             sizes = objective.sparse.sizes(theta[:D])
             ridge[:D] += objective.sparse.strength / total / np.where(sizes > 0, sizes, np.inf)
-        ridge[:D] /= standard.scale[:, None] ** 2
+        # One after the other: the square of a scale may be infinite.
+        for _ in range(2):
+            ridge[:D] /= standard.scale[:, None]
         return ridge
 
     def _whole(self, theta: Doubles, mask: NDArray[np.bool_]) -> Solver | None:
