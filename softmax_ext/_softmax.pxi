@@ -60,7 +60,7 @@ cdef class Softmax(Job):
             a, b = at // self.nb, at % self.nb
             n = min(min(self.nb - b, hi - at), self.rb)
             xi = x + a * self.xa + b * self.xb
-            oi = out + a * self.oa + b * self.ob
+            oi = NULL if out == NULL else out + a * self.oa + b * self.ob
             if self.small:
                 self.cols_block[real](n, xi, oi, block, self.ldc, ls)
             else:

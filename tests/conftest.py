@@ -39,8 +39,9 @@ KERNELS = {"kernels": ["reference", *INSTRUCTION_SETS], "compiled": INSTRUCTION_
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
-        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
-        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "width",
+        "accuracy", "ceiling", "edge_cases", "errors", "free_threaded", "gradients", "halves",
+        "hessian", "inputs", "kernels", "layouts", "math", "memory", "properties", "reference",
+        "problem", "sparse", "threads", "width",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],

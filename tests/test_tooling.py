@@ -35,7 +35,7 @@ FOLDERS = ["docs", "notebooks", "src", "softmax_ext", "tests", "bench", "tools",
 #: Not there before make, or the page itself, wrote them.
 WRITTEN = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-|^classify\.c$"
 TARGETS = {"demo", "test", "bench", "lint", "docs", "build", "peers", "clean", "distclean"}
-TARGETS |= {"fuzz", "asan", "test-arm"}
+TARGETS |= {"fuzz", "soak", "asan", "tsan", "test-arm", "test-oldest", "test-free-threaded"}
 
 #: Every module of every package but the command's own entrance.
 MODULES = sorted(

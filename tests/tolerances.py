@@ -212,7 +212,8 @@ class HessianTerms(LinearTerms):
         r = np.abs(u - np.take_along_axis(u, self.logits.argmax(axis=1)[:, None], axis=1))
         divisor = self.total if problem.options["reduction"] == "mean" else 1.0
         s = self.T.sum(axis=1, keepdims=True) / (divisor or 1.0)
-        size = s * self.P * (r + (self.P * r).sum(axis=1, keepdims=True))
+        spread = s * (r + (self.P * r).sum(axis=1, keepdims=True))
+        size = self.P * spread
         relative = units("gradient", dtype) + (case.c + 3) * units("linear", dtype)
         z = below_maximum(self.logits)
         slack = softmax_slack(z, dtype) + 2 * self.error_of_logits.max(axis=1, keepdims=True)
@@ -220,5 +221,6 @@ class HessianTerms(LinearTerms):
         slack = slack.max(axis=1, keepdims=True, initial=0)
         error = 2 * size * (relative + 2 * slack) + 4 * s * self.P * error_of_u[:, None]
         error += (len(X) + 3) * units("linear", dtype) * size
+        error += tiny(dtype) * (1 + spread)  # of a subnormal p
         self.dW = scale * np.abs(X).T @ error + tiny(dtype)
         self.db = error.sum(axis=0) + tiny(dtype)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..solvers.continuation import follow
 from ..solvers.fit import losses_and_start
-from ._arguments import row_weights
+from ._arguments import row_weights, validated
 from ._logistic import LogisticRegression
 from ._scikit_learn import (
     ConvergenceWarning,
@@ -20,7 +20,6 @@ from ._scikit_learn import (
     _fit_context,
     _log_reg_scoring_path,
     _logistic_regression_path,
-    validate_data,
 )
 from ._weights import of_last_fit, scikit_learns_form
 
@@ -164,12 +163,6 @@ class _Judged(LogisticRegression):
         return np.atleast_2d(self.coef_), np.atleast_1d(self.intercept_)
 
 
-def _validate(estimator: Any, X: Any, y: Any, **options: Any) -> Any:
-    """Take X as the kernels take it, where scikit-learn would make it float64."""
-    options["dtype"] = [np.float64, np.float32, np.uint8]
-    return validate_data(estimator, X, y, **options)
-
-
 def _one_after_another(n_jobs: Any = None, verbose: int = 0, **_: Any) -> Any:
     return Parallel(n_jobs=1, verbose=verbose)
 
@@ -193,6 +186,6 @@ _fit = _with(
     ScikitLearnsCV.fit,
     **_PATH,
     _log_reg_scoring_path=_with(_log_reg_scoring_path, **_PATH, LogisticRegression=_Judged),
-    validate_data=_validate,
+    validate_data=validated,  # theirs would make X float64
     Parallel=_one_after_another,
 )

@@ -271,10 +271,11 @@ def cross_entropies(draw):
 
 def linear_family(draw):
     fused = "linear_cross_entropy_with_grad"
-    name = draw.one_of(["linear", "predict", "predict_proba", "linear_cross_entropy", fused, fused])
+    name = draw.one_of(["linear", "predict", "predict_proba", "linear_cross_entropy", fused, fused,
+                        "linear_cross_entropy_hvp"])  # fmt: skip
     n, d, c = draw.size(), draw.size(), draw.size()
     dtype = np.dtype(draw.one_of(FLOATS))
-    x_dtype = np.dtype(draw.one_of([dtype, dtype, np.uint8, *FLOATS]))
+    x_dtype = np.dtype(draw.one_of([dtype, dtype, np.uint8, np.float16, *FLOATS]))
     special = 0.05
     if draw.chance(0.3):
         c = max(c, 1)  # without a class nobody looks at the indices
@@ -295,19 +296,24 @@ def linear_family(draw):
     with_loss = "cross_entropy" in name
     if with_loss:
         arguments.update(loss_options(draw, n, c))
+    if name.endswith(("grad", "hvp")) and draw.chance(0.3) and n:
+        rows = draw.rng.integers(-n, n, draw.size())
+        if len(rows) and draw.chance(0.1):
+            rows[draw.rng.integers(len(rows))] = draw.one_of([n, -n - 1, 2**62])
+        arguments["rows"] = draw.laid_out(rows)
     if name.endswith("grad"):
-        if draw.chance(0.3) and n:
-            rows = draw.rng.integers(-n, n, draw.size())
-            if len(rows) and draw.chance(0.1):
-                rows[draw.rng.integers(len(rows))] = draw.one_of([n, -n - 1, 2**62])
-            arguments["rows"] = draw.laid_out(rows)
         arguments["with_dX"] = not isinstance(X, Matrix) and draw.chance(0.5)
+    if name.endswith("hvp"):
+        arguments["V"] = draw.laid_out(
+            draw.numbers((d, c + draw.chance(0.02)), dtype, special=special)
+        )
+        arguments["v"] = None if bias is None else draw.laid_out(draw.numbers(bias.shape, dtype))
+    stored = x_dtype in (np.uint8, np.float16)  # and computed in W's
     if name == "linear":
-        out = draw.out((n, c), np.result_type(dtype, dtype if x_dtype == np.uint8 else x_dtype),
-                       [X])  # fmt: skip
+        out = draw.out((n, c), np.result_type(dtype, dtype if stored else x_dtype), [X])
         if out is not None:
             arguments["out"] = out
-    computed = dtype if x_dtype == np.uint8 else np.result_type(dtype, x_dtype)
+    computed = dtype if stored else np.result_type(dtype, x_dtype)
 
     def bounds(_):
         return linear_bounds(name, {k: v for k, v in arguments.items() if k != "out"}, computed)
@@ -322,6 +328,7 @@ def linear_bounds(name, arguments, dtype):
     X = dense(X)
     rows = arguments.pop("rows", None)
     arguments.pop("with_dX", None)
+    direction = {key: arguments.pop(key) for key in ("V", "v") if key in arguments}
     n = X.shape[0]
     if rows is not None:
         rows = np.asarray(rows, np.intp) % max(n, 1)
@@ -330,8 +337,8 @@ def linear_bounds(name, arguments, dtype):
             if arguments.get(key) is not None:
                 arguments[key] = np.asarray(arguments[key])[rows]
     linear = {"X": X, "W": arguments["W"], "b": arguments["b"]}
-    case = types.SimpleNamespace(dtype=dtype, d=n_terms)
-    problem = types.SimpleNamespace(case=case, x_scale=x_scale, linear=linear)
+    case = types.SimpleNamespace(dtype=dtype, d=n_terms, c=arguments["W"].shape[1])
+    problem = types.SimpleNamespace(case=case, x_scale=x_scale, linear=linear, options=arguments)
     if name in ("linear", "predict", "predict_proba"):
         problem.linear = {k: None if v is None else v.astype(float) for k, v in linear.items()}
         wrong = tolerances.linear_bound(problem) + tolerances.tiny(dtype)
@@ -341,6 +348,9 @@ def linear_bounds(name, arguments, dtype):
             return tolerances.softmax_bound(logits, dtype, wrong)
         return wrong
     problem.linear = {**linear, "x_scale": x_scale}
+    if direction:
+        terms = tolerances.HessianTerms(problem, {**arguments, "X": X}, **direction)
+        return terms.dW, terms.db
     terms = tolerances.LinearTerms(problem, {**arguments, "X": X})
     return terms.loss, terms.dW, terms.db, terms.dX
 
@@ -376,7 +386,7 @@ def copied(arguments):
 
 def widened(arguments):
     arguments = {name: value for name, value in arguments.items() if name != "out"}
-    for name in ("X", "W", "b", "logits", "x", "p", "q"):
+    for name in ("X", "W", "b", "V", "v", "logits", "x", "p", "q"):
         if arguments.get(name) is not None:
             arguments[name] = arguments[name].astype(np.float64)
     return arguments
@@ -408,9 +418,10 @@ def check_special(call, actual, expected):
 
     But in dW of a sparse X: a gradient of NaN is not multiplied by zeros that are not there.
     """
-    sparse = isinstance(call.arguments.get("X"), Matrix)
+    dW = 0 if call.name.endswith("hvp") else 1
+    skipped = dW if isinstance(call.arguments.get("X"), Matrix) else None
     for part, (a, e) in enumerate(zip(actual, expected, strict=True)):
-        if a is not None and call.name != "predict" and part < 4 and not (sparse and part == 1):
+        if a is not None and call.name != "predict" and part < 4 and part != skipped:
             a, e = np.asarray(a), np.asarray(e)
             np.testing.assert_array_equal(np.isnan(a), np.isnan(e), f"NaN in part {part}")
             where = np.isinf(e) | np.isinf(a)
