@@ -19,7 +19,7 @@ pip    := $(python) -m pip --quiet
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help build demo test bench lint docs peers clean distclean data with-torch FORCE \
-    fuzz soak asan tsan test-arm test-oldest test-free-threaded
+    fuzz soak asan tsan test-arm test-oldest test-free-threaded wheel cross
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,8 @@ help:
 	@echo "make test-arm   test the kernels on aarch64, emulated (Debian 12 on x86-64)"
 	@echo "make test-oldest         with the oldest packages that are allowed"
 	@echo "make test-free-threaded  on CPython without the global interpreter lock"
+	@echo "make wheel      a wheel for glibc 2.28 and newer, audited and tested in an empty environment"
+	@echo "make cross      compile the C sources for Windows, macOS and musl"
 	@echo "make build      compile the kernels and install the package in place"
 	@echo "make peers      install SciPy, scikit-learn, PyTorch and JAX, for make bench"
 	@echo "make clean      remove what was built, measured and trained; distclean: $(VENV) too"
@@ -70,6 +72,14 @@ test-oldest:
 
 test-free-threaded:
 	PYTHON=$(if $(filter file,$(origin PYTHON)),,$(PYTHON)) tools/test_free_threaded.sh $(ARGS)
+
+wheel:
+	PYTHON='$(PYTHON)' tools/wheel.sh $(ARGS)
+
+# ARGS: targets of ziglang, ARGS="aarch64-windows-gnu".
+cross: $(VENV)/.built
+	$(pip) install ziglang
+	$(python) tools/cross_compile.py $(ARGS)
 
 lint: $(VENV)/.lint-tools
 	$(python) -m ruff check .

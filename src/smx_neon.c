@@ -1,4 +1,4 @@
-/* aarch64: Advanced SIMD, part of its baseline. Compiled from the same source; not run yet. */
+/* aarch64: Advanced SIMD, part of its baseline. Run under emulation only, so what follows is not measured. */
 #define SMX_ISA neon
 #define SMX_VBYTES 16
 #define SMX_X86 0
