@@ -178,8 +178,10 @@ class LinearTerms(Terms):
         self.error_of_logits = (case.d + 3) * units("linear", dtype) * sizes
         super().__init__(self.logits, dtype, error_of_logits=self.error_of_logits, **options)
         n, c = self.logits.shape
-        # A sum over n rows (or C classes) of rounded terms, in any order.
-        over_rows = self.gradient + (n + 3) * units("linear", dtype) * self.M
+        # A sum over n rows (or C classes) of rounded terms, in any order. A sparse X may have more
+        # entries in a column than rows, several at one place.
+        self.additions = max(n, getattr(case, "most_in_a_column", 0))
+        over_rows = self.gradient + (self.additions + 3) * units("linear", dtype) * self.M
         over_classes = self.gradient + (c + 3) * units("linear", dtype) * self.M
         scale = abs(problem.x_scale)
         self.dW = scale * np.abs(X).T @ over_rows + tiny(dtype)
@@ -220,7 +222,7 @@ class HessianTerms(LinearTerms):
         # Another class may be the most likely one by a rounding error, which costs as much again.
         slack = slack.max(axis=1, keepdims=True, initial=0)
         error = 2 * size * (relative + 2 * slack) + 4 * s * self.P * error_of_u[:, None]
-        error += (len(X) + 3) * units("linear", dtype) * size
+        error += (self.additions + 3) * units("linear", dtype) * size
         error += tiny(dtype) * (1 + spread)  # of a subnormal p
         self.dW = scale * np.abs(X).T @ error + tiny(dtype)
         self.db = error.sum(axis=0) + tiny(dtype)

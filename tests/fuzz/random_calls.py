@@ -324,7 +324,11 @@ def linear_family(draw):
 def linear_bounds(name, arguments, dtype):
     arguments = dict(arguments)
     X, x_scale = arguments.pop("X"), arguments.get("x_scale", 1.0)
-    n_terms = max(X.shape[1], np.diff(X.indptr).max()) if isinstance(X, Matrix) else X.shape[1]
+    n_terms, most_in_a_column = X.shape[1], 0
+    if isinstance(X, Matrix):
+        used = X.indices[int(X.indptr[0]) : int(X.indptr[-1])]
+        n_terms = max(n_terms, np.diff(X.indptr).max())
+        most_in_a_column = np.bincount(used.astype(np.intp), minlength=1).max()
     X = dense(X)
     rows = arguments.pop("rows", None)
     arguments.pop("with_dX", None)
@@ -337,7 +341,9 @@ def linear_bounds(name, arguments, dtype):
             if arguments.get(key) is not None:
                 arguments[key] = np.asarray(arguments[key])[rows]
     linear = {"X": X, "W": arguments["W"], "b": arguments["b"]}
-    case = types.SimpleNamespace(dtype=dtype, d=n_terms, c=arguments["W"].shape[1])
+    case = types.SimpleNamespace(
+        dtype=dtype, d=n_terms, c=arguments["W"].shape[1], most_in_a_column=most_in_a_column
+    )
     problem = types.SimpleNamespace(case=case, x_scale=x_scale, linear=linear, options=arguments)
     if name in ("linear", "predict", "predict_proba"):
         problem.linear = {k: None if v is None else v.astype(float) for k, v in linear.items()}

@@ -80,7 +80,7 @@ def kills(times):
 
         while n_killed < times:
             child = forked(train)
-            time.sleep(moments.uniform(0, 0.03))
+            time.sleep(moments.expovariate(1 / 0.03))
             os.kill(child, signal.SIGKILL)
             status = status_of(child)
             assert status in (0, -signal.SIGKILL), f"training ended with status {status}"
@@ -163,7 +163,7 @@ def interrupts(times):
     for name, work in interruptions().items():
         waits[name] = []
         for _ in range(-(-times // len(interruptions()))):
-            delay, reader, writer = moments.uniform(0.05, 0.15), *os.pipe()
+            delay, reader, writer = moments.uniform(0.02, 0.06), *os.pipe()
 
             def press(delay=delay, writer=writer):
                 time.sleep(delay)
