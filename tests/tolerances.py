@@ -70,6 +70,11 @@ def tiny(dtype):
     return 4 * float(np.finfo(dtype).smallest_subnormal)
 
 
+def tiny_sum(dtype, n, scale):
+    """The same of a sum of n subnormal terms, multiplied by a scale."""
+    return tiny(dtype) * (1 + n * scale)
+
+
 def units(kernel, dtype):
     return UNITS[kernel, np.dtype(dtype).name] * eps(dtype)
 
@@ -184,9 +189,9 @@ class LinearTerms(Terms):
         over_rows = self.gradient + (self.additions + 3) * units("linear", dtype) * self.M
         over_classes = self.gradient + (c + 3) * units("linear", dtype) * self.M
         scale = abs(problem.x_scale)
-        self.dW = scale * np.abs(X).T @ over_rows + tiny(dtype)
+        self.dW = scale * np.abs(X).T @ over_rows + tiny_sum(dtype, self.additions, scale)
         self.db = over_rows.sum(axis=0)
-        self.dX = scale * over_classes @ np.abs(wide["W"]).T + tiny(dtype)
+        self.dX = scale * over_classes @ np.abs(wide["W"]).T + tiny_sum(dtype, c, scale)
 
     def undecided(self):
         """Rows whose largest logit is so close to another that rounding may choose either."""
@@ -224,5 +229,5 @@ class HessianTerms(LinearTerms):
         error = 2 * size * (relative + 2 * slack) + 4 * s * self.P * error_of_u[:, None]
         error += (self.additions + 3) * units("linear", dtype) * size
         error += tiny(dtype) * (1 + spread)  # of a subnormal p
-        self.dW = scale * np.abs(X).T @ error + tiny(dtype)
+        self.dW = scale * np.abs(X).T @ error + tiny_sum(dtype, self.additions, scale)
         self.db = error.sum(axis=0) + tiny(dtype)

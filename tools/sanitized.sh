@@ -16,7 +16,7 @@ kind=${1-} out=$PWD/build/${1-}
 case $kind in
 address)
     flags="-fsanitize=address,undefined -fno-sanitize-recover=all" library=libasan.so
-    tests="--tier=kernels"
+    tests=(--tier=kernels -k "not reference") # which is Python
     # Python and NumPy free nothing at the end; tests ask for more memory than there is.
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1
     export UBSAN_OPTIONS=print_stacktrace=1
@@ -24,8 +24,7 @@ address)
     ;;
 thread)
     flags="-fsanitize=thread" library=libtsan.so
-    tests="tests/test_threads.py tests/test_width.py tests/test_memory.py tests/test_sparse.py \
-        tests/test_properties.py"
+    tests=(tests/test_{threads,free_threaded,width,sparse,hessian}.py -k "not reference")
     # Python and NumPy are not built for it: of what they do between themselves nothing is known.
     # Children are forked while others are at work.
     export TSAN_OPTIONS=halt_on_error=1:exitcode=66:die_after_fork=0:ignore_noninstrumented_modules=1
@@ -43,8 +42,7 @@ for name in "$library" libstdc++.so; do
     [[ -e $path ]] || fail "$compiler has no $name"
     preload+="${preload:+:}$path"
 done
-# shellcheck disable=SC2086  # a list of files
-(($#)) || set -- -m pytest --quiet -p no:cacheprovider $tests
+(($#)) || set -- -m pytest --quiet -p no:cacheprovider "${tests[@]}"
 # Not the checkout's package, which Python would find in the folder that it is started in.
 export PYTHONSAFEPATH=1 PYTHONPATH=$out/lib
 exec setarch --addr-no-randomize env LD_PRELOAD="$preload" "$python" "$@"

@@ -347,7 +347,8 @@ def linear_bounds(name, arguments, dtype):
     problem = types.SimpleNamespace(case=case, x_scale=x_scale, linear=linear, options=arguments)
     if name in ("linear", "predict", "predict_proba"):
         problem.linear = {k: None if v is None else v.astype(float) for k, v in linear.items()}
-        wrong = tolerances.linear_bound(problem) + tolerances.tiny(dtype)
+        wrong = tolerances.linear_bound(problem)
+        wrong = wrong + tolerances.tiny_sum(dtype, n_terms, abs(x_scale))
         if name == "predict_proba" and wrong.size:
             logits = reference.linear(**problem.linear, x_scale=x_scale)
             wrong = wrong.max(axis=1, keepdims=True)
