@@ -3,8 +3,8 @@
     python tools/cross_compile.py [target ...]
 
 Every leaf of setup.py's table for the target's processor, the pool and the choice of instruction
-sets, with warnings as errors; for macOS the Cython modules too, whose headers are those of this
-system. Nothing is linked or run: it proves that the sources compile there.
+sets, with warnings as errors and without optimisation; for macOS the Cython modules too, with this
+system's headers of Python. Nothing is linked or run: it proves that the sources compile there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compile_one(target: str, source: str, *flags: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "ziglang", "cc", "-target", target, "-Wall", "-Wextra",
-             "-Werror", "-Isrc", *flags, "-c", source, "-o", str(Path(folder, "object.o"))],
+             "-Werror", "-Isrc", *flags, "-O0", "-c", source, "-o", str(Path(folder, "object.o"))],
             check=True, cwd=ROOT,
         )  # fmt: skip
 
@@ -57,7 +57,7 @@ def main() -> None:
             include = [f"-I{numpy.get_include()}", f"-I{sysconfig.get_path('include')}"]
             for source in sorted(map(str, Path("build/cython/softmax_ext").glob("*.c"))):
                 leaf = f'-DSMX_LEAF_FLAGS="{" ".join(said["LEAF_FLAGS"])}"'
-                compile_one(target, source, "-O1", "-w", leaf, *include)
+                compile_one(target, source, "-w", leaf, *include)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ for name in "$library" libstdc++.so; do
     [[ -e $path ]] || fail "$compiler has no $name"
     preload+="${preload:+:}$path"
 done
-(($#)) || set -- -m pytest --quiet -p no:cacheprovider "${tests[@]}"
+# Reports go to the standard error of the process, which pytest would keep for itself.
+(($#)) || set -- -m pytest --quiet --capture=sys -p no:cacheprovider "${tests[@]}"
 # Not the checkout's package, which Python would find in the folder that it is started in.
 export PYTHONSAFEPATH=1 PYTHONPATH=$out/lib
 exec setarch --addr-no-randomize env LD_PRELOAD="$preload" "$python" "$@"
