@@ -423,7 +423,8 @@ def check_shapes(actual, expected):
 def check_special(call, actual, expected):
     """NaN and infinity are where the reference has them.
 
-    But in dW of a sparse X: a gradient of NaN is not multiplied by zeros that are not there.
+    But in dW of a sparse X: a gradient of NaN is not multiplied by zeros that are not there. And a
+    loss is summed in float64, where the reference's in float32 may be infinite.
     """
     dW = 0 if call.name.endswith("hvp") else 1
     skipped = dW if isinstance(call.arguments.get("X"), Matrix) else None
@@ -432,7 +433,10 @@ def check_special(call, actual, expected):
             a, e = np.asarray(a), np.asarray(e)
             np.testing.assert_array_equal(np.isnan(a), np.isnan(e), f"NaN in part {part}")
             where = np.isinf(e) | np.isinf(a)
-            np.testing.assert_array_equal(a[where], e[where], f"infinity in part {part}")
+            if (a[where] != e[where]).any():
+                wide = getattr(reference, call.name)(**widened(copied(call.arguments)))
+                e = np.asarray(flat(wide)[part])
+            np.testing.assert_allclose(a[where], e[where], 1e-3, 0, err_msg=f"part {part}")
 
 
 def check_numbers(call, actual, wide, bounds):
