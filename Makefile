@@ -19,7 +19,7 @@ pip    := $(python) -m pip --quiet
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help build demo test bench lint docs peers clean distclean data with-torch FORCE \
-    fuzz asan test-arm
+    fuzz soak asan tsan test-arm test-oldest test-free-threaded wheel cross
 .DELETE_ON_ERROR:
 
 help:
@@ -29,8 +29,13 @@ help:
 	@echo "make docs       make the site of the documentation in build/docs/"
 	@echo "make lint       check style, types and the stub of the compiled module"
 	@echo "make fuzz       random calls of the kernels, ARGS=\"--calls 1000000\" of them"
-	@echo "make asan       test the kernels on a build with GCC's address sanitizer"
+	@echo "make soak       kills, forks, Ctrl-C and memory, a thousand or a million times"
+	@echo "make asan       test the kernels on a build with GCC's sanitizer of memory; tsan: of threads"
 	@echo "make test-arm   test the kernels on aarch64, emulated (Debian 12 on x86-64)"
+	@echo "make test-oldest         with the oldest packages that are allowed"
+	@echo "make test-free-threaded  on CPython without the global interpreter lock"
+	@echo "make wheel      a wheel for glibc 2.28 and newer, audited and tested in an empty environment"
+	@echo "make cross      compile the C sources for Windows, macOS and musl"
 	@echo "make build      compile the kernels and install the package in place"
 	@echo "make peers      install SciPy, scikit-learn, PyTorch and JAX, for make bench"
 	@echo "make clean      remove what was built, measured and trained; distclean: $(VENV) too"
@@ -48,12 +53,33 @@ bench: $(VENV)/.test-tools data
 fuzz: $(VENV)/.test-tools
 	$(python) tests/fuzz/random_calls.py $(ARGS)
 
-# Needs GCC. ARGS: what Python runs instead, ARGS="tests/fuzz/random_calls.py --calls 10000".
+soak: $(VENV)/.test-tools
+	$(python) tests/fuzz/soak.py $(ARGS)
+
+# Need GCC. ARGS: what Python runs instead, ARGS="tests/fuzz/random_calls.py --calls 10000".
 asan: $(VENV)/.test-tools
-	PYTHON=$(python) tools/asan.sh $(ARGS)
+	PYTHON=$(python) tools/sanitized.sh address $(ARGS)
+
+tsan: $(VENV)/.test-tools
+	PYTHON=$(python) tools/sanitized.sh thread $(ARGS)
 
 test-arm: $(VENV)/.made
 	PYTHON=$(python) tools/test_arm.sh $(ARGS)
+
+# PYTHON: another interpreter than the newest that will do.
+test-oldest:
+	PYTHON=$(if $(filter file,$(origin PYTHON)),python3.11,$(PYTHON)) WITH=$(WITH) tools/test_oldest.sh $(ARGS)
+
+test-free-threaded:
+	PYTHON=$(if $(filter file,$(origin PYTHON)),,$(PYTHON)) tools/test_free_threaded.sh $(ARGS)
+
+wheel:
+	PYTHON='$(PYTHON)' tools/wheel.sh $(ARGS)
+
+# ARGS: targets of ziglang, ARGS="aarch64-windows-gnu".
+cross: $(VENV)/.built
+	$(pip) install ziglang
+	$(python) tools/cross_compile.py $(ARGS)
 
 lint: $(VENV)/.lint-tools
 	$(python) -m ruff check .

@@ -13,6 +13,7 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 # a*b + c may become one fused operation in the leaves, and nothing else may be reordered;
 # -fno-trapping-math and -fno-math-errno only say that nobody reads the exception flags and errno.
@@ -46,7 +47,9 @@ class BuildWithLeaves(build_ext):
     """Compiles each stub with its own flags, then the extension with them linked in."""
 
     def build_extension(self, ext):
-        if ext.name != "softmax_ext._kernels":
+        sources = [*ext.sources, *ext.depends]
+        old = self.force or newer_group(sources, self.get_ext_fullpath(ext.name))
+        if not old or ext.name != "softmax_ext._kernels":
             super().build_extension(ext)
             return
         tables = self.tables()
@@ -98,7 +101,10 @@ kernels = Extension(
     "softmax_ext._kernels",
     ["softmax_ext/_kernels.pyx", "src/smx_cpu.c", "src/smx_pool.c"],
     include_dirs=["src", numpy.get_include()],
-    depends=sorted(map(str, [*Path("src").glob("smx*"), *Path("softmax_ext").glob("*.px[di]")])),
+    depends=[
+        "setup.py",
+        *sorted(map(str, [*Path("src").glob("smx*"), *Path("softmax_ext").glob("*.px[di]")])),
+    ],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
         ("SMX_LEAF_FLAGS", '"{}"'.format(" ".join(LEAF_FLAGS))),

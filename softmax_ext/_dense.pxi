@@ -15,6 +15,8 @@ cdef idx GRADIENT_PRODUCTS = 1 << 22
 cdef idx GRADIENT_ROWS = 1024
 # And at most so many rows, for more would lose float32's small gradients in their large sum.
 cdef idx MOST_ROWS = 1 << 16
+# A slice is some 10 milliseconds' work at most, where it may be: Ctrl-C waits for the end of one.
+cdef idx MOST_PRODUCTS = 1 << 29
 # Work that is worth a second thread: a minibatch of 256 x 784 x 10.
 cdef idx THREADED_PRODUCTS = 3 << 19
 # A gradient of W of more bytes is added up in the result, for want of memory, and by more rows.
@@ -69,9 +71,10 @@ cdef class Pass(RowsJob):
         """How many of the threads are worth their while."""
         return threads if self.n * self.work() >= THREADED_PRODUCTS else 1
 
-    cdef idx forward_step(self) noexcept:
+    cpdef idx forward_step(self) noexcept:
         """Rows of a slice without gradients."""
-        return round_up(max(1, SLICE_PRODUCTS // max(1, self.work()), (self.n + 63) // 64),
+        cdef idx work = max(1, self.work())
+        return round_up(max(1, SLICE_PRODUCTS // work, min((self.n + 63) // 64, MOST_PRODUCTS // work)),
                         self.row_block)
 
     cdef idx next_block(self, idx *at, idx hi, Rows *rows, idx *bad) noexcept nogil:
@@ -468,12 +471,12 @@ cdef class LinearPass(Pass):
     cdef bint is_large(self) noexcept:
         return self.dw_width * self.d * self.size > LARGE_BYTES
 
-    cdef idx gradient_step(self) noexcept:
+    cpdef idx gradient_step(self) noexcept:
         """Rows of a slice with gradients, set by the shape alone: slices of one size, and at least
         two of them if that is worth a second thread."""
-        cdef idx n = self.n, work = self.work(), n_slices
+        cdef idx n = self.n, work = max(1, self.work()), n_slices
         cdef idx step = max(2 * GRADIENT_ROWS if self.is_large() else GRADIENT_ROWS,
-                            GRADIENT_PRODUCTS // max(1, work), (n + 63) // 64)
+                            GRADIENT_PRODUCTS // work, min((n + 63) // 64, MOST_PRODUCTS // work))
         step = min(step, MOST_ROWS)
         n_slices = (n + step - 1) // step
         if n_slices == 1 and n * work >= THREADED_PRODUCTS:

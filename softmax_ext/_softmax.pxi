@@ -97,7 +97,7 @@ cdef class Softmax(Job):
         while at < hi:
             a, b = at // self.nb, at % self.nb
             xi = x + a * self.xa + b * self.xb
-            oi = out + a * self.oa + b * self.ob
+            oi = NULL if out == NULL else out + a * self.oa + b * self.ob
             # Blocks end where a cache line of the result does, lest two of them write to one.
             n = min(min(self.nb - b, hi - at), self.rb - self.before(xi if out == NULL else oi))
             if self.side_by_side:

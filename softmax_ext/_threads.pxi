@@ -93,6 +93,7 @@ cdef struct Result:
 
 cdef Result lay_out_result(size_t *at, idx groups) noexcept nogil:
     cdef Result r
+    r.bad = r.bad_row = -1
     r.loss = <double *>place(at, groups * sizeof(double))
     r.n_correct = <idx *>place(at, groups * sizeof(idx))
     return r

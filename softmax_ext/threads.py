@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .environment import refuse
+
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
 
@@ -31,12 +33,14 @@ CPUS = _cpus()
 def _default() -> int:
     """The CPUs, lowered by the environment."""
     n = CPUS
-    for name in ("OMP_NUM_THREADS", "SOFTMAX_EXT_NUM_THREADS"):
-        # OpenMP allows a list, one number for each level of nesting.
-        text = os.environ.get(name, "").split(",")[0].strip()
-        if text.isdecimal() and int(text) > 0:
-            n = min(n, int(text))
-    return n
+    # OpenMP allows a list, one number for each level of nesting. What it makes of it is its affair.
+    omp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if omp.isdecimal() and int(omp) > 0:
+        n = min(n, int(omp))
+    own = os.environ.get("SOFTMAX_EXT_NUM_THREADS", "").strip()
+    if own and not (own.isdecimal() and int(own) > 0):
+        refuse("SOFTMAX_EXT_NUM_THREADS", f"{own!r} came, a whole number of at least 1 was wanted")
+    return min(n, int(own or n))
 
 
 _num_threads = _default()
@@ -56,7 +60,8 @@ def get_num_threads() -> int:
     """Return how many threads a call made here may use.
 
     The default is the number of CPUs this process may use, lowered by the environment variables
-    ``OMP_NUM_THREADS`` and ``SOFTMAX_EXT_NUM_THREADS`` as they were at import.
+    ``OMP_NUM_THREADS`` and ``SOFTMAX_EXT_NUM_THREADS`` as they were at import. With a value of
+    the latter that is no whole number of at least 1 the import fails.
 
     Examples
     --------

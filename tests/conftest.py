@@ -54,9 +54,9 @@ EDGES = {
 TIERS = {
     # What the compiled module computes, and the reference beside it.
     "kernels": [
-        "accuracy", "ceiling", "edge_cases", "errors", "gradients", "inputs", "kernels", "layouts",
-        "math", "memory", "properties", "reference", "problem", "sparse", "threads", "tiles",
-        "width",
+        "accuracy", "ceiling", "edge_cases", "errors", "free_threaded", "gradients", "halves",
+        "hessian", "inputs", "kernels", "layouts", "math", "memory", "properties", "reference",
+        "problem", "sparse", "threads", "tiles", "width",
     ],
     # What is around the package: notebooks, documentation, benchmarks, the build.
     "project": ["bench", "docs", "package", "tooling"],

@@ -207,7 +207,7 @@ def test_labels_of_any_kind_and_ignored_rows():
 def test_sparse_pieces():
     sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(0)
-    X = sparse.random_array((N, 90), density=0.05, format="csr", rng=rng, dtype=np.float64)
+    X = sparse.csr_array(sparse.random(N, 90, 0.05, random_state=rng))
     y = (X @ rng.normal(size=(90, C)) + 0.1 * rng.gumbel(size=(N, C))).argmax(1)
     whole = minimize(X, y, np.zeros((90, C)), np.zeros(C), l2=1e-3, tol=1e-7, max_iter=500)
     for blocks in (Blocks([X[i:j] for i, j in itertools.pairwise(CUTS)], y),

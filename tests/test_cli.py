@@ -1263,17 +1263,24 @@ def test_json_has_text_as_it_is_where_it_can(run):
     assert '"label": "日本"' in run("predict", "m.npz", "X.npy", "--format", "json")[1]
 
 
-def test_a_bad_instruction_set_in_the_environment_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("SOFTMAX_EXT_ISA", "sse9", "baseline"),
+        ("SOFTMAX_EXT_NUM_THREADS", "none", "a whole number of at least 1"),
+    ],
+)
+def test_a_bad_variable_of_the_environment_is_one_line(name, value, wanted, tmp_path):
     script = tmp_path / "softmax-ext"  # as pip makes it
     script.write_text("import sys\nfrom softmax_ext.cli import main\nsys.exit(main())\n")
-    environment = {**os.environ, "SOFTMAX_EXT_ISA": "sse9"}
+    environment = {**os.environ, name: value}
     for words in (command("--version"), [sys.executable, str(script), "info"]):
         done = execute(words, env=environment)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("softmax-ext: error: environment variable SOFTMAX_EXT_ISA: ")
+        assert done.stderr.startswith(f"softmax-ext: error: environment variable {name}: ")
         assert done.stderr.count("\n") == 1
-        assert "sse9" in done.stderr
-        assert "baseline" in done.stderr
+        assert value in done.stderr
+        assert wanted in done.stderr
 
 
 @pytest.fixture(params=["buffered", "unbuffered"])

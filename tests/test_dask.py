@@ -87,7 +87,7 @@ def test_fit_on_threads():
 def test_sparse_chunks_standardize_and_checkpoints(tmp_path):
     sparse = pytest.importorskip("scipy.sparse")
     rng = np.random.default_rng(0)
-    X = sparse.random_array((N, D), density=0.2, format="csr", rng=rng, dtype=np.float64)
+    X = sparse.csr_array(sparse.random(N, D, 0.2, random_state=rng))
     y = (X @ rng.normal(size=(D, C)) + 0.1 * rng.gumbel(size=(N, C))).argmax(1)
     ends = np.cumsum([0, *SIZES])
     import dask

@@ -235,7 +235,7 @@ def in_c(folder, model, X):
     )
     done = subprocess.run([program], input=X.tobytes(), capture_output=True, check=True)
     C = model.W.shape[1]
-    row = np.dtype([("k", float), ("z", model.W.dtype, C), ("p", model.W.dtype, C)])
+    row = np.dtype([("k", float), ("z", model.W.dtype, (C,)), ("p", model.W.dtype, (C,))])
     return np.frombuffer(done.stdout, row)
 
 

@@ -1,8 +1,9 @@
-"""The random calls of `tests/fuzz`, a few seconds of them; `make fuzz` makes more."""
+"""The programs of `tests/fuzz`, a few seconds of each; `make fuzz` and `make soak` do more."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import softmax_ext
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 import mutated_files
 import random_calls
+import soak
 
 
 def test_random_calls_give_what_the_reference_gives():
@@ -25,7 +27,7 @@ def test_random_calls_give_what_the_reference_gives():
     names = {name for name, _ in counts}
     assert names == {"softmax", "log_softmax", "logsumexp", "entropy", "kl_divergence",
                      "cross_entropy", "cross_entropy_with_grad", "linear", "predict",
-                     "predict_proba", "linear_cross_entropy",
+                     "predict_proba", "linear_cross_entropy", "linear_cross_entropy_hvp",
                      "linear_cross_entropy_with_grad"}  # fmt: skip
     for name in names:
         assert counts[name, "finite"] > 10
@@ -74,3 +76,14 @@ def test_a_reader_without_a_digest_is_found(monkeypatch):
     monkeypatch.setattr(zipfile, "crc32", lambda data, value=0: 0, raising=False)
     with pytest.raises(AssertionError, match="--seed 3 --only"):
         mutated_files.fuzz(3, range(2000))
+
+
+@pytest.mark.parametrize(
+    ("name", "times"), [("kills", 8), ("forks", 8), ("interrupts", 5), ("memory", 4000)]
+)
+def test_soaks(name, times):
+    done = subprocess.run(
+        [sys.executable, soak.__file__, name, "--times", str(times)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{name}: {times} ")

@@ -425,7 +425,9 @@ def test_show_mistakes_shows_the_first_wrong_ones_true_over_predicted(rng):
     assert titles_of(figure) == ["ankle boot\ntrouser", "dress\nankle boot"]
     np.testing.assert_array_equal(image_of(figure.axes[0]), images[1])
     np.testing.assert_array_equal(image_of(figure.axes[1]), images[3])
-    assert figure.get_suptitle() == "Mistakes (2 of 3): true label over predicted"
+    assert [text.get_text() for text in figure.texts] == [
+        "Mistakes (2 of 3): true label over predicted"
+    ]
 
 
 def test_show_mistakes_is_readable(rng):

@@ -40,7 +40,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import softmax_ext as sx
 from softmax_ext.problem import Problem
-from softmax_ext.sklearn import LogisticRegression, SoftmaxRegression, _descent, _logistic
+from softmax_ext.sklearn import (
+    LogisticRegression,
+    LogisticRegressionCV,
+    SoftmaxRegression,
+    _descent,
+    _logistic,
+)
 from softmax_ext.sklearn._scikit_learn import SOLVERS
 
 WEIGHT_CHECKS = (
@@ -448,6 +454,13 @@ def test_bytes_are_the_same_numbers_as_floats(digits):
     np.testing.assert_allclose(bytes_.coef_, floats.coef_, rtol=1e-6, atol=1e-9)
 
 
+SPARSE_MODELS = [
+    LogisticRegression(tol=1e-5, max_iter=1000),
+    SoftmaxRegression(tol=1e-5, max_iter=1000, x_scale=1 / 16),
+    SoftmaxRegression(solver="sgd", epochs=3, random_state=0, x_scale=1 / 16),
+]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 @pytest.mark.parametrize(
     "form", [scipy.sparse.csr_array, scipy.sparse.csr_matrix, scipy.sparse.csc_array]
@@ -457,11 +470,7 @@ def test_sparse_x(dtype, form, binary, digits):
     X, y = digits[0][:300].astype(dtype), digits[1][:300]
     if binary:
         X, y = X[y < 2], y[y < 2]
-    for model in (
-        LogisticRegression(tol=1e-5, max_iter=1000),
-        SoftmaxRegression(tol=1e-5, max_iter=1000, x_scale=1 / 16),
-        SoftmaxRegression(solver="sgd", epochs=3, random_state=0, x_scale=1 / 16),
-    ):
+    for model in SPARSE_MODELS:
         dense, sparse = clone(model).fit(X, y), clone(model).fit(form(X), y)
         assert sparse.coef_.dtype == dense.coef_.dtype
         np.testing.assert_allclose(sparse.predict_proba(form(X)), dense.predict_proba(X), atol=1e-3)
@@ -478,6 +487,31 @@ def test_csr_comes_to_the_kernels_as_it_is(digits, monkeypatch):
     LogisticRegression(tol=0.1).fit(X, y)
     assert np.shares_memory(spy.X[0].data, X.data)
     assert np.shares_memory(spy.X[0].indices, X.indices)
+
+
+@pytest.mark.parametrize(
+    "model", [*SPARSE_MODELS, LogisticRegressionCV(Cs=3, cv=3, max_iter=1000)], ids=str
+)
+@pytest.mark.parametrize("form", [scipy.sparse.csr_array, scipy.sparse.csr_matrix])
+@pytest.mark.parametrize("before", [0, 2])
+def test_entries_of_no_row_are_not_looked_at(model, form, before, digits):
+    X, y = form(digits[0][:200].astype(np.float64)), digits[1][:200]
+    unused = X.copy()
+    nothing = np.full(before, np.nan), np.full(before, 10**6, np.int32)
+    unused.data = np.concatenate([nothing[0], X.data, [np.nan]])
+    unused.indices = np.concatenate([nothing[1], X.indices, [10**6]]).astype(np.int32)
+    unused.indptr = X.indptr + np.int32(before)
+    content = unused.data.tobytes(), unused.indices.tobytes(), unused.indptr.tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        plain, model = clone(model).fit(X, y), clone(model).fit(unused, y)
+    assert_same_bits(model.coef_, plain.coef_)
+    for method in ("predict", "predict_proba", "decision_function"):
+        assert_same_bits(getattr(model, method)(unused), getattr(plain, method)(X))
+    assert (unused.data.tobytes(), unused.indices.tobytes(), unused.indptr.tobytes()) == content
+    unused.data[before + 5] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        model.predict(unused)
 
 
 def test_predict_holds_no_scores(rng):
@@ -817,6 +851,20 @@ def test_case_125_labels_of_any_kind(model, names, kind, iris):
     assert predicted.dtype == model.classes_.dtype
     assert_same_bits(model.predict_proba(X), plain.predict_proba(X))
     assert model.score(X, labels) > 0.8
+
+
+@both
+@pytest.mark.parametrize(
+    "names", [[0, 1, 2], [0.0, 1.0], [True, False], [2**70, 1], ["a", 1], [None, 1], ["a", "b"]],
+    ids=str,
+)  # fmt: skip
+def test_arrays_of_objects_are_taken_where_scikit_learn_takes_them(cls, names, iris):
+    X, y = iris[0][: 50 * len(names)], iris[1][: 50 * len(names)]
+    labels = np.array([names[i] for i in y], object)
+    ours, theirs = cls(), ScikitLearns()
+    assert told(lambda: ours.fit(X, labels)) == told(lambda: theirs.fit(X, labels))
+    if hasattr(theirs, "coef_"):
+        assert (ours.predict(X) == theirs.predict(X)).all()
 
 
 # Gradient descent --------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import pytest
 from problems import Case, Problem, assert_same_bits, run_python
 
 import softmax_ext
+from softmax_ext import _kernels
+from softmax_ext.problem import GRADIENT
 
 # Each call is large enough to be split among threads.
 LARGE = Case(60_000, 64, 10, "float32")
@@ -100,13 +102,22 @@ def test_numbers_that_are_refused(sx, n, error):
         ("1", "9999", 1),
         ("9999", "1", 1),
         ("1,4", "", 1),
-        ("0", "nonsense", cpus()),
+        ("0", " 1 ", 1),
+        ("nonsense", "", cpus()),
     ],
 )
 def test_the_default(omp, own, expected):
     code = "import softmax_ext; print(softmax_ext.get_num_threads())"
     env = {"OMP_NUM_THREADS": omp, "SOFTMAX_EXT_NUM_THREADS": own}
     assert run_python(code, env=env) == str(expected)
+
+
+@pytest.mark.parametrize("own", ["0", "-2", "two", "1,4", "1.5"])
+def test_a_bad_number_in_the_environment_is_an_error_at_import(own):
+    done = run_python("import softmax_ext", env={"SOFTMAX_EXT_NUM_THREADS": own}, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ImportError: environment variable SOFTMAX_EXT_NUM_THREADS: '{own}'")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -471,6 +482,21 @@ for room in range(0, 40 << 20, 1 << 20):
 
 
 # Ctrl-C ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "c"), [(30_000_000, 64, 1000), (10**9, 1, 1), (2_000_000, 784, 10), (10**8, 30, 100)]
+)
+def test_slices_of_a_long_call_are_short(n, d, c):
+    """Ctrl-C waits for the end of a slice: of some 10 milliseconds, a tenth of a second without
+    AVX2."""
+    X, W = np.broadcast_to(np.ones(d, np.float32), (n, d)), np.ones((d, c), np.float32)
+    target = _kernels.Target(np.broadcast_to(np.uint8(0), (n, 1)), True, c, None, None, -100, 0.0)
+    examples = _kernels.Examples(X, 1.0, target)
+    p = _kernels.LinearPass("baseline", GRADIENT, examples, W, None, None, 1)
+    for step in (p.forward_step(), p.gradient_step()):
+        assert 1024 <= step <= (1 << 29) / (d * c) + p.row_block
+        assert step >= min(n / 64, 2048)  # not so short that they cost more than their work
 
 
 @pytest.mark.parametrize("threads", [1, 3])

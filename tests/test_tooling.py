@@ -35,7 +35,8 @@ FOLDERS = ["docs", "notebooks", "src", "softmax_ext", "tests", "bench", "tools",
 #: Not there before make, or the page itself, wrote them.
 WRITTEN = r"^(demo|bench/results|\.venv|build|dist)(/|$)|^table-|^classify\.c$"
 TARGETS = {"demo", "test", "bench", "lint", "docs", "build", "peers", "clean", "distclean"}
-TARGETS |= {"fuzz", "asan", "test-arm"}
+TARGETS |= {"fuzz", "soak", "asan", "tsan", "test-arm", "test-oldest", "test-free-threaded"}
+TARGETS |= {"wheel", "cross"}
 
 #: Every module of every package but the command's own entrance.
 MODULES = sorted(
@@ -303,3 +304,26 @@ def test_actions_are_pinned_to_commits():
         used = re.findall(r"uses: *(\S+)", workflow.read_text(encoding="utf-8"))
         assert used
         assert not [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)]
+
+
+def test_a_release_needs_every_other_job():
+    yaml = pytest.importorskip("yaml")
+    path = ROOT / ".github" / "workflows" / "checks.yml"
+    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    assert set(jobs["release"]["needs"]) == set(jobs) - {"release"}
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    named = set(re.findall(r"make ([\w-]+)", "\n".join(commands)))
+    assert named
+    assert named <= TARGETS
+
+
+def test_oldest_packages_are_the_bounds_of_the_project():
+    printed = run(sys.executable, "tools/oldest.py", cwd=ROOT).stdout.split("\n")
+    (numpy,) = PROJECT["project"]["dependencies"]
+    (learn,) = PROJECT["project"]["optional-dependencies"]["sklearn"]
+    assert numpy.replace(">=", "==") + ".*" in printed
+    assert any(line.startswith(learn.replace(">=", "==") + ".*") for line in printed)
+    assert not any(line.startswith("torch") for line in printed)
+    torch = PROJECT["project"]["optional-dependencies"]["torch"][0]
+    with_torch = run(sys.executable, "tools/oldest.py", "torch", cwd=ROOT).stdout
+    assert torch.replace(">=", "==") + ".*" in with_torch

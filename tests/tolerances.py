@@ -70,6 +70,11 @@ def tiny(dtype):
     return 4 * float(np.finfo(dtype).smallest_subnormal)
 
 
+def tiny_sum(dtype, n, scale):
+    """The same of a sum of n subnormal terms, multiplied by a scale."""
+    return tiny(dtype) * (1 + n * scale)
+
+
 def units(kernel, dtype):
     return UNITS[kernel, np.dtype(dtype).name] * eps(dtype)
 
@@ -178,13 +183,15 @@ class LinearTerms(Terms):
         self.error_of_logits = (case.d + 3) * units("linear", dtype) * sizes
         super().__init__(self.logits, dtype, error_of_logits=self.error_of_logits, **options)
         n, c = self.logits.shape
-        # A sum over n rows (or C classes) of rounded terms, in any order.
-        over_rows = self.gradient + (n + 3) * units("linear", dtype) * self.M
+        # A sum over n rows (or C classes) of rounded terms, in any order. A sparse X may have more
+        # entries in a column than rows, several at one place.
+        self.additions = max(n, getattr(case, "most_in_a_column", 0))
+        over_rows = self.gradient + (self.additions + 3) * units("linear", dtype) * self.M
         over_classes = self.gradient + (c + 3) * units("linear", dtype) * self.M
         scale = abs(problem.x_scale)
-        self.dW = scale * np.abs(X).T @ over_rows + tiny(dtype)
+        self.dW = scale * np.abs(X).T @ over_rows + tiny_sum(dtype, self.additions, scale)
         self.db = over_rows.sum(axis=0)
-        self.dX = scale * over_classes @ np.abs(wide["W"]).T + tiny(dtype)
+        self.dX = scale * over_classes @ np.abs(wide["W"]).T + tiny_sum(dtype, c, scale)
 
     def undecided(self):
         """Rows whose largest logit is so close to another that rounding may choose either."""
@@ -212,13 +219,15 @@ class HessianTerms(LinearTerms):
         r = np.abs(u - np.take_along_axis(u, self.logits.argmax(axis=1)[:, None], axis=1))
         divisor = self.total if problem.options["reduction"] == "mean" else 1.0
         s = self.T.sum(axis=1, keepdims=True) / (divisor or 1.0)
-        size = s * self.P * (r + (self.P * r).sum(axis=1, keepdims=True))
+        spread = s * (r + (self.P * r).sum(axis=1, keepdims=True))
+        size = self.P * spread
         relative = units("gradient", dtype) + (case.c + 3) * units("linear", dtype)
         z = below_maximum(self.logits)
         slack = softmax_slack(z, dtype) + 2 * self.error_of_logits.max(axis=1, keepdims=True)
         # Another class may be the most likely one by a rounding error, which costs as much again.
         slack = slack.max(axis=1, keepdims=True, initial=0)
         error = 2 * size * (relative + 2 * slack) + 4 * s * self.P * error_of_u[:, None]
-        error += (len(X) + 3) * units("linear", dtype) * size
-        self.dW = scale * np.abs(X).T @ error + tiny(dtype)
+        error += (self.additions + 3) * units("linear", dtype) * size
+        error += tiny(dtype) * (1 + spread)  # of a subnormal p
+        self.dW = scale * np.abs(X).T @ error + tiny_sum(dtype, self.additions, scale)
         self.db = error.sum(axis=0) + tiny(dtype)

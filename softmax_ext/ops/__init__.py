@@ -7,8 +7,8 @@ Nothing is written before every argument has been checked. The arithmetic is in 
 from __future__ import annotations
 
 import os
-import sys
 
+from ..environment import refuse
 from .cross_entropy import CrossEntropy
 from .divergence import Divergence
 from .linear import LinearLayer
@@ -55,9 +55,4 @@ def default_kernels() -> Kernels:
     try:
         return Kernels(isa or None)
     except ValueError as error:
-        message = f"environment variable SOFTMAX_EXT_ISA: {error}"
-        # The command line, which shows no tracebacks, imports this before its own first line; of
-        # `python -m softmax_ext` Python knows no more than the "-m" at that time.
-        if os.path.basename((sys.argv or [""])[0]) in ("softmax-ext", "-m"):
-            sys.exit(f"softmax-ext: error: {message}")
-        raise ImportError(message) from None
+        refuse("SOFTMAX_EXT_ISA", error)

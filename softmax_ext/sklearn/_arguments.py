@@ -15,12 +15,34 @@ from ._scikit_learn import (
     _check_sample_weight,
     check_classification_targets,
     compute_class_weight,
+    validate_data,
 )
 
 _Array: TypeAlias = NDArray[Any]
 
 # Any step's gradient is within such a tol.
 _EVERY_GRADIENT = 1e300
+
+
+# Of what X is read in without a copy; anything else becomes the first.
+_DTYPES = [np.float64, np.float32, np.uint8]
+
+
+def validated(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
+    """Return X, and y if it is given, checked by scikit-learn, X as the kernels take it."""
+    options["dtype"] = _DTYPES
+    return validate_data(estimator, _without_unused(X), *y, **options)
+
+
+def _without_unused(X: Any) -> Any:
+    """Return a CSR matrix without the entries of no row, at which scikit-learn would look."""
+    if getattr(X, "format", None) != "csr":
+        return X
+    first, last = int(X.indptr[0]), int(X.indptr[-1])
+    if (first, last) == (0, len(X.data)) or not 0 <= first <= last <= len(X.data):
+        return X
+    used = slice(first, last)
+    return type(X)((X.data[used], X.indices[used], X.indptr - X.indptr[0]), shape=X.shape)
 
 
 def penalties_of(estimator: Any) -> tuple[float, float]:

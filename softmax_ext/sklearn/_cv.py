@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..solvers.continuation import follow
 from ..solvers.fit import losses_and_start
 from ..solvers.standardised import Standardised
-from ._arguments import row_weights
+from ._arguments import row_weights, validated
 from ._logistic import LogisticRegression
 from ._scikit_learn import (
     ConvergenceWarning,
@@ -23,7 +23,6 @@ from ._scikit_learn import (
     _fit_context,
     _log_reg_scoring_path,
     _logistic_regression_path,
-    validate_data,
 )
 from ._weights import of_last_fit, scikit_learns_form
 
@@ -197,12 +196,6 @@ class _Judged(LogisticRegression):
         return np.atleast_2d(self.coef_), np.atleast_1d(self.intercept_)
 
 
-def _validate(estimator: Any, X: Any, y: Any, **options: Any) -> Any:
-    """Take X as the kernels take it, where scikit-learn would make it float64."""
-    options["dtype"] = [np.float64, np.float32, np.uint8]
-    return validate_data(estimator, X, y, **options)
-
-
 def _in_threads(n_jobs: Any = None, verbose: int = 0, **_: Any) -> Any:
     return Parallel(n_jobs=n_jobs, verbose=verbose, require="sharedmem")
 
@@ -228,7 +221,7 @@ def _fit_by(path: Any) -> Any:
         ScikitLearnsCV.fit,
         **path,
         _log_reg_scoring_path=_with(_log_reg_scoring_path, **path, LogisticRegression=_Judged),
-        validate_data=_validate,
+        validate_data=validated,  # theirs would make X float64
         Parallel=_in_threads,
     )
 

@@ -12,14 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from ..model import kernels_or_default
 from ..solvers import FitResult, minimize
 from ..solvers.result import MAX_ITER, STOPPED
-from ._arguments import classes_and_indices, penalties_of, require_weight, row_weights
+from ._arguments import (
+    classes_and_indices,
+    penalties_of,
+    require_weight,
+    row_weights,
+    validated,
+)
 from ._events import FitTask, Listener, fit_task, print_iteration
 from ._scikit_learn import (
     ConvergenceWarning,
     _check_optimize_result,
     _fit_context,
     check_is_fitted,
-    validate_data,
 )
 from ._scikit_learn import LogisticRegression as ScikitLearns
 from ._weights import as_stored, of_all_classes, of_last_fit, scikit_learns_form
@@ -270,8 +275,7 @@ class LogisticRegression(ScikitLearns):
 
     def _validate(self, X: Any, *y: Any, reset: bool, **options: Any) -> Any:
         """Return X, and y if it is given, as the kernels take them."""
-        dtypes = [np.float64, np.float32, np.uint8]
-        return validate_data(self, X, *y, reset=reset, accept_sparse="csr", dtype=dtypes, **options)
+        return validated(self, X, *y, reset=reset, accept_sparse="csr", **options)
 
     def _refuse_standardize(self) -> None:
         if self.standardize:
