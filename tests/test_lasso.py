@@ -302,6 +302,28 @@ def test_the_callback_ends_a_fit():
     assert (result.nit, result.success) == (1, False)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_words_whose_rows_are_sure_of_their_class(dtype):
+    """Weights on the way are so large that probabilities, and with them curvatures, vanish."""
+    sparse = pytest.importorskip("scipy.sparse")
+    rng = np.random.default_rng(0)
+    N, D, C = 1000, 3000, 8
+    lengths = rng.integers(20, 60, N)
+    words = (D * rng.random(lengths.sum()) ** 3).astype(np.int32)
+    rows = np.repeat(np.arange(N), lengths)
+    X = sparse.csr_matrix((np.full(len(words), 60**-0.5), (rows, words)), (N, D))
+    W = rng.normal(size=(D, C)) * (rng.random((D, C)) < 0.05) * 40
+    y = np.argmax(X @ W + rng.gumbel(size=(N, C)), axis=1)
+    start = np.zeros((D, C), dtype), np.zeros(C, dtype)
+    cold = minimize(X.astype(dtype), y, *start, l1=0.1, tol=1e-6)
+    assert cold.success
+    # Far from the optimum, with weights to begin with.
+    start = (np.where(rng.random((D, C)) < 0.01, 30, 0).astype(dtype), np.zeros(C, dtype))
+    warm = minimize(X.astype(dtype), y, *start, l1=0.1, tol=1e-6)
+    assert warm.success
+    np.testing.assert_allclose(warm.fun, cold.fun, rtol=2e-6)
+
+
 def test_unknown_penalties_are_refused():
     X, y = blobs()
     for call in (minimize, lambda_max):

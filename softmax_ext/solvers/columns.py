@@ -17,6 +17,9 @@ from .penalised import Penalised
 
 # Weights that join the working set at a time: as many as there are, and at least so many.
 LEAST_JOINING = 512
+# What a weight may change a logit by when a step first comes to it: further away the probabilities
+# are others, and the model says nothing.
+MOST_CHANGE = 20
 # Sweeps go on until one gains so little beside the first, or so many have been made.
 SHARE, MOST_SWEEPS = 0.01, 60
 
@@ -80,6 +83,10 @@ class ColumnModel:
         Q = np.empty((len(places), C))
         begins = begins.astype(np.int64)
         _descent.column_curvatures(values, rows, begins, SP, P, Q)
+        # Where the probabilities are sure of themselves the curvature may all but vanish.
+        largest = np.maximum.reduceat(np.append(np.abs(values), 0), begins[:-1])
+        pull = np.abs(objective.subgradient(theta, gradient)[places])
+        np.maximum(Q, pull * (largest / MOST_CHANGE)[:, None], out=Q)
         X = np.ascontiguousarray(theta[places])
         G = np.ascontiguousarray(gradient[places]) - l2[:, None] * X
         chosen = np.ones((len(places), C), np.uint8)

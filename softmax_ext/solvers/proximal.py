@@ -34,6 +34,11 @@ NARROW_GAIN, NARROW_GAP = 1e-5, 1e-4
 ROUNDINGS = 8
 # So many iterations in which neither gap nor objective becomes less are the end.
 PATIENCE = 12
+# Where all weights are 0 and the model is of a working set, stronger penalties come first, each this
+# share of the one before, from the one at which the first weight would move. A step far from the
+# optimum promises what the loss does not keep, and of a penalty near that one it does not go far.
+# Each stage ends at this share of the objective, or after so many steps.
+WEAKER, NEAR, MOST_STAGE_STEPS = 0.25, 1e-2, 10
 # The least share of the weight that the intercept of a class is set for at first.
 LEAST_SHARE = 1e-18
 # Iterations after which the model is made anew.
@@ -74,9 +79,37 @@ class _Fit:
         self._newton: SupportNewton | None = None
         if columns.suits(objective):
             self._model = ColumnModel(objective)
+            self._approach()
         else:
             self._model = Moments(objective)
             self._newton = SupportNewton(objective, self._model)
+
+    def _approach(self) -> None:
+        """Come near the optimum by stronger penalties, unless there are weights to begin with."""
+        objective = self._objective
+        D, total, sparse = objective.n_features, objective.total_weight, objective.sparse
+        assert sparse is not None
+        if self._theta[:D].any():
+            return
+        wanted = sparse.strength
+        strength = WEAKER * total * float(sparse.sizes(self._loss_gradient[:D]).max(initial=0))
+        try:
+            while strength > wanted:
+                sparse.strength = strength
+                self._begin_stage()
+                for _ in range(MOST_STAGE_STEPS):
+                    if self._gap <= NEAR * abs(self._value) or not self._step():
+                        break
+                    self._nit += 1
+                strength *= WEAKER
+        finally:
+            if sparse.strength != wanted:
+                sparse.strength = wanted
+                self._begin_stage()
+
+    def _begin_stage(self) -> None:
+        self._bound = -math.inf
+        self._place(self._theta, *self._objective.loss_and_gradient(self._theta))
 
     def _evaluate(self, theta: Doubles) -> None:
         value, gradient = self._objective.value_and_gradient(theta)
@@ -157,8 +190,7 @@ class _Fit:
         if not objective.is_narrow:
             return False
         objective.widen()
-        self._bound = -math.inf
-        self._place(self._theta, *objective.loss_and_gradient(self._theta))
+        self._begin_stage()
         self._model.forget()
         return True
 
