@@ -34,13 +34,13 @@ ctypedef Py_ssize_t idx
 
 
 def compiled_isas():
-    """Names of the instruction sets compiled in, best first."""
+    """Names of the instruction sets compiled in, the best first and amx last: see smx_cpu.c."""
     return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables)
                  if not smx_tables[i].emulated)
 
 
 def available_isas():
-    """Names of those that this processor and operating system can run, best first."""
+    """Names of those that this processor and operating system can run, the default first."""
     return tuple(smx_tables[i].name.decode() for i in range(smx_n_tables)
                  if not smx_tables[i].emulated and smx_can_run(smx_tables[i]))
 

@@ -13,8 +13,10 @@
 extern const smx_table smx_table_baseline, smx_table_baseline_emulated;
 #if defined(__x86_64__)
 extern const smx_table smx_table_avx2, smx_table_avx512, smx_table_amx, smx_table_amx_emulated;
-const smx_table *const smx_tables[] = {&smx_table_amx, &smx_table_avx512, &smx_table_avx2,
-                                       &smx_table_baseline, &smx_table_amx_emulated,
+/* The first that can run is the default. Tiles come last: they are for those who ask for them until
+   the tests have been run on a processor that has them. */
+const smx_table *const smx_tables[] = {&smx_table_avx512, &smx_table_avx2, &smx_table_baseline,
+                                       &smx_table_amx, &smx_table_amx_emulated,
                                        &smx_table_baseline_emulated};
 #elif defined(__aarch64__)
 extern const smx_table smx_table_neon;
