@@ -13,9 +13,9 @@ from . import _kernels, threads
 def show_config() -> None:
     """Print version, instruction sets, threads and build flags.
 
-    Tile instructions are used where ``amx`` is asked for, by `Kernels` or SOFTMAX_EXT_ISA. They need
-    the system's permission, which is asked for here, or when they are first used. If it is refused,
-    ``amx`` computes what ``avx512`` does.
+    Tile instructions are used where ``amx`` is asked for, by `Kernels` or SOFTMAX_EXT_ISA. They
+    need the system's permission, which is asked for here, or when they are first used. If it is
+    refused, ``amx`` computes what ``avx512`` does.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def show_config() -> None:
     for key, value in (
         ("softmax_ext", __version__),
         ("instruction set", f"{kernels.isa} (can run here: {available}; compiled in: {compiled})"),
-        ("tiles (AMX)", f"none: {no_tiles}" if no_tiles else "for products with bytes or many classes, by amx"),
+        ("tiles (AMX)", f"none: {no_tiles}" if no_tiles else "of bytes and many classes, by amx"),
         ("threads", str(threads.get_num_threads())),
         ("compiler", _kernels.COMPILER),
         ("leaf flags", _kernels.LEAF_FLAGS),

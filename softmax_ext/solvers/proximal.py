@@ -34,9 +34,9 @@ NARROW_GAIN, NARROW_GAP = 1e-5, 1e-4
 ROUNDINGS = 8
 # So many iterations in which neither gap nor objective becomes less are the end.
 PATIENCE = 12
-# Where all weights are 0 and the model is of a working set, stronger penalties come first, each this
-# share of the one before, from the one at which the first weight would move. A step far from the
-# optimum promises what the loss does not keep, and of a penalty near that one it does not go far.
+# Where all weights are 0 and the model is of a working set, stronger penalties come first, each
+# this share of the one before, from the one at which the first weight would move. A step far from
+# the optimum promises what the loss does not keep, and with a penalty near that one none goes far.
 # Each stage ends at this share of the objective, or after so many steps.
 WEAKER, NEAR, MOST_STAGE_STEPS = 0.25, 1e-2, 10
 # The least share of the weight that the intercept of a class is set for at first.

@@ -14,7 +14,7 @@ from .penalised import Penalised
 ADVANCE = 5
 # The blocks are made anew when so many steps have lowered the objective to this share of its value
 # or less, or else the probabilities that they come from have hardly changed; and after so many
-# times their cost, of which NumPy does much on one thread: a fit of a hundred steps needs them once.
+# times their cost, of which NumPy does much on one thread: a hundred steps need them once.
 BLOCKS_STEPS, BLOCKS_SHARE, BLOCKS_COSTS = 3, 0.9, 16
 # After so many steps with a preconditioner, more than most fits take, some are tried without; and
 # again after twice as many. It is dropped if those lower the objective so many times as much as the
