@@ -286,6 +286,7 @@ def draw(records: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
     """Draw the gaps against time, a panel for each job."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullLocator
     except ImportError:
         return
     if not records:
@@ -303,6 +304,9 @@ def draw(records: dict[str, dict[str, Any]], options: argparse.Namespace) -> Non
                 better = [k for k, (_, gap) in enumerate(points) if gap == least[k]]
                 t, gap = zip(*(points[k] for k in better), strict=True)
                 axes.loglog(t, gap, "Dvs^oP"[i] + "-", color=f"C{i}", markersize=4, label=title)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(name)
         axes.set_xlabel("seconds")
         axes.set_ylabel("relative gap")
