@@ -317,6 +317,8 @@ def test_words_whose_rows_are_sure_of_their_class(dtype):
     start = np.zeros((D, C), dtype), np.zeros(C, dtype)
     cold = minimize(X.astype(dtype), y, *start, l1=0.1, tol=1e-6)
     assert cold.success
+    short = minimize(X.astype(dtype), y, *start, l1=0.1, tol=1e-6, max_iter=5)
+    assert (short.nit, short.success, short.status) == (5, False, 1)
     # Far from the optimum, with weights to begin with.
     start = (np.where(rng.random((D, C)) < 0.01, 30, 0).astype(dtype), np.zeros(C, dtype))
     warm = minimize(X.astype(dtype), y, *start, l1=0.1, tol=1e-6)

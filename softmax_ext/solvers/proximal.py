@@ -79,13 +79,15 @@ class _Fit:
         self._newton: SupportNewton | None = None
         if columns.suits(objective):
             self._model = ColumnModel(objective)
-            self._approach()
         else:
             self._model = Moments(objective)
             self._newton = SupportNewton(objective, self._model)
 
-    def _approach(self) -> None:
-        """Come near the optimum by stronger penalties, unless there are weights to begin with."""
+    def _approach(self, max_iter: int) -> None:
+        """Come near the optimum by stronger penalties, unless there are weights to begin with.
+
+        These steps count as iterations; the callback is not told of them.
+        """
         objective = self._objective
         D, total, sparse = objective.n_features, objective.total_weight, objective.sparse
         assert sparse is not None
@@ -97,7 +99,7 @@ class _Fit:
             while strength > wanted:
                 sparse.strength = strength
                 self._begin_stage()
-                for _ in range(MOST_STAGE_STEPS):
+                for _ in range(min(MOST_STAGE_STEPS, max_iter - self._nit)):
                     if self._gap <= NEAR * abs(self._value) or not self._step():
                         break
                     self._nit += 1
@@ -143,6 +145,8 @@ class _Fit:
     def run(self, max_iter: int, callback: Callable[[FitResult], object] | None) -> FitResult:
         """Step until there is a reason to end."""
         objective = self._objective
+        if self._newton is None:
+            self._approach(max_iter)
         in_vain, least_gap, least_value = 0, math.inf, math.inf
         while True:
             is_within = self._gap <= self._tol * abs(self._value)
