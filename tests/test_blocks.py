@@ -217,7 +217,7 @@ def test_sparse_pieces():
         found = minimize(
             blocks, None, np.zeros((90, C)), np.zeros(C), l2=1e-3, tol=1e-7, max_iter=500
         )
-        assert found.fun == pytest.approx(whole.fun, rel=1e-9)
+        assert found.fun == pytest.approx(whole.fun, rel=1e-7)  # what tol promises
 
 
 def test_standardize_and_hessian_products(rng):
