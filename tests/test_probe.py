@@ -88,6 +88,7 @@ def test_bisection_finds_what_all_values_find():
         assert len(seen) == len(path.Cs) <= 15
         assert (np.diff(path.Cs) > 0).all()
         assert path.W.shape == (len(path.Cs), D, C)
+        np.testing.assert_array_equal(path.n_nonzero, np.count_nonzero(path.W, axis=(1, 2)))
         sign = -1 if scoring == "loss" else 1
         assert path.best == np.argmax(sign * path.scores)
         at = np.searchsorted(Cs, path.Cs * (1 - 1e-9))

@@ -234,7 +234,8 @@ def joined(first: PathResult, second: PathResult) -> PathResult:
     Cs = np.concatenate([first.Cs, second.Cs])
     order = np.argsort(Cs)
     result = PathResult(first)
-    for name in ("Cs", "W", "b", "fun", "scores", "success", "status", "nit", "grad_norm"):
+    of_each = ("Cs", "W", "b", "fun", "scores", "success", "status", "nit", "grad_norm")
+    for name in (*of_each, "n_nonzero"):
         if first[name] is not None:
             result[name] = np.concatenate([first[name], second[name]])[order]
     result.update(nfev=first.nfev + second.nfev, seconds=first.seconds + second.seconds)

@@ -75,7 +75,7 @@ class FactoredInverse:
     Parameters
     ----------
     factor : ndarray, shape (n, n)
-        ``L^-1``, a lower triangle.
+        ``L^-1``, a lower triangle; kept, and not to be written to from now on.
     product : callable
         Multiplies.
     """
@@ -85,7 +85,7 @@ class FactoredInverse:
         self._dtype, self._product = factor.dtype, product
         step = -(-n // max(1, n // STRIP_ROWS + 1))
         bounds = [(i, min(i + step, n)) for i in range(0, n, step)]
-        self._lower = [(i, j, factor[i:j, :j].copy()) for i, j in bounds]
+        self._lower = [(i, j, factor[i:j, :j]) for i, j in bounds]
         self._upper = [(i, j, np.ascontiguousarray(factor[i:, i:j].T)) for i, j in bounds]
 
     def __call__(self, x: Doubles) -> Doubles:
